@@ -1,0 +1,121 @@
+"""The contract between zapd and whoever knows credentials.
+
+A backend answers one question with one verdict. What happens next is configuration (the domain's chain),
+never backend code. Built-in backends and strangers' come through the same door: the entry point group
+``zapd.backends``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from zapd.auth.hashing import HashPool
+    from zapd.store.feed import ChangeFeed
+
+
+class Outcome(StrEnum):
+    """What a backend knows about a credential."""
+
+    ACCEPT = "accept"
+    """Proved."""
+    REJECT = "reject"
+    """Known, but the proof is wrong: 400."""
+    LOCKED = "locked"
+    """Known, and barred, revoked or expired: 400, and no rule may soften it."""
+    NOT_YET = "not_yet"
+    """Known, but pending approval or not yet valid: 300, it may heal by itself."""
+    UNKNOWN = "unknown"
+    """Not mine: the next backend is asked; behind the last, 400."""
+    UNAVAILABLE = "unavailable"
+    """Cannot tell now: 300, unless the domain's chain says next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a backend is asked. Names were checked for length and control characters at the door."""
+
+    domain: str
+    mechanism: str
+    address: str
+    """Normalised: IPv4-mapped IPv6 is IPv4; ipc reads ``ipc:uid=…,gid=…,pid=…``."""
+    key: bytes = b""
+    """CURVE: the client's long-term public key, 32 octets."""
+    username: str = ""
+    """PLAIN: the user's name. GSSAPI: the principal that libzmq has proved."""
+    password: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who somebody turned out to be."""
+
+    name: str
+    """The stable name, not the raw key: the user id of the reply, at most 255 octets."""
+    groups: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
+    """Become ``X-<name>`` metadata of the reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one backend says."""
+
+    outcome: Outcome
+    principal: Principal | None = None
+    """Set with ACCEPT; with other outcomes where the name is known, for the journal only."""
+    reason: str = ""
+    """A short stable code for the journal (``revoked``, ``expired``, ``wrong_password``); never sent to a peer."""
+
+
+UNKNOWN = Verdict(Outcome.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendContext:
+    """What zapd lends to a backend at its making. Each may be used or ignored."""
+
+    base_dir: Path
+    """The folder of the configuration file: relative paths in settings start here."""
+    hash_pool: HashPool
+    """Bounded workers for password hashes; nothing may hash on the event loop."""
+    database: Engine | None = None
+    """zapd's own database, where one is configured."""
+    feed: ChangeFeed | None = None
+    """Announces changes to keys and users; see `zapd.store.feed`."""
+    wall_clock: Callable[[], float] | None = None
+    """Seconds since 1970, for expiry; None means time.time."""
+    forget: Callable[[], None] = lambda: None
+    """Call when what this backend knows has changed: cached answers are forgotten at once."""
+
+
+class Backend(Protocol):
+    """Whoever knows credentials of some kind. Made by `from_settings`, opened by `start`, asked by `check`."""
+
+    mechanisms: ClassVar[frozenset[str]]
+    """ZAP mechanisms it can answer."""
+
+    @classmethod
+    def from_settings(cls, name: str, settings: Mapping[str, object], context: BackendContext) -> Self:
+        """Build from the table ``[backend.<name>]`` without ``type``. Raises `zapd.errors.ConfigurationError`."""
+        ...
+
+    async def start(self) -> None:
+        """Open and read what is needed. An exception shows the backend as disabled, with its text as reason;
+        zapd tries again later and answers "unavailable" meanwhile."""
+        ...
+
+    async def check(self, question: Question) -> Verdict:
+        """Answer one question. Never blocks the loop; does not suspend when memory can answer. An exception is
+        a bug and becomes UNAVAILABLE."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give everything back. Called once, also when `start` failed."""
+        ...

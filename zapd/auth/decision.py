@@ -1,0 +1,35 @@
+"""What zapd decided, and why: the value between deciding, recording and replying."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zapd.zap import Status, ZapReply
+
+
+@dataclass(frozen=True, slots=True)
+class TrailStep:
+    """One backend's part in a decision."""
+
+    backend: str
+    outcome: str
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The reply, and the private reason that only the journal sees."""
+
+    reply: ZapReply
+    reason: str
+    """A stable code: ``granted``, ``unknown_key``, ``revoked``, ``backend_unavailable``, …"""
+    principal: str = ""
+    trail: tuple[TrailStep, ...] = ()
+    asked: bool = True
+    """Whether policy or a backend truly decided. False for 300s given without asking (overload, draining,
+    penalty): those may be counted instead of recorded one by one."""
+    cached: bool = False
+
+    @property
+    def status(self) -> Status:
+        return self.reply.status
