@@ -6,8 +6,6 @@ CURVE key its fingerprint, of a PLAIN login its user name.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from enum import StrEnum
 
 import msgspec
@@ -74,9 +72,3 @@ class AuditEvent(msgspec.Struct, omit_defaults=True, frozen=True):
     """The change log's sequence: makes journalling a change after a crash happen once."""
     count: int = 0
     detail: dict[str, object] | None = None
-
-
-def fingerprint(public_key: bytes) -> str:
-    """``SHA256:`` and unpadded base64 of the SHA-256 of the 32 octets, as OpenSSH writes it (contract)."""
-    digest = hashlib.sha256(public_key).digest()
-    return "SHA256:" + base64.b64encode(digest).rstrip(b"=").decode("ascii")

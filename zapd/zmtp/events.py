@@ -22,7 +22,8 @@ class HandshakeCompleted:
     """The peer's Socket-Type in upper case; empty when it named none (libzmq accepts that)."""
     identity: bytes
     metadata: dict[str, bytes]
-    """The peer's other properties, names in lower case; ``user-id`` and ``peer-address`` are dropped (spoofing)."""
+    """The peer's other properties, names in lower case; ``user-id`` and ``peer-address`` are dropped
+    (a peer could pass for somebody else with them)."""
 
 
 @dataclass(frozen=True, slots=True)
