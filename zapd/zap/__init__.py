@@ -1,5 +1,6 @@
 """ZAP 1.0 (RFC 27): questions and answers as values. No I/O, no clock, no deciding."""
 
+from zapd.zap.drive import Suspended, first_step
 from zapd.zap.envelope import question_id, split_envelope
 from zapd.zap.handler import Handler
 from zapd.zap.reply import (
@@ -23,8 +24,10 @@ __all__ = [
     "MalformedReply",
     "MalformedRequest",
     "Status",
+    "Suspended",
     "ZapReply",
     "ZapRequest",
+    "first_step",
     "parse_reply",
     "parse_request",
     "question_id",
