@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from zapd.zap import Status, ZapReply
 
 
-@dataclass(frozen=True, slots=True)
-class TrailStep:
+class TrailStep(NamedTuple):
     """One backend's part in a decision."""
 
     backend: str
@@ -24,6 +24,8 @@ class Decision:
     reason: str
     """A stable code: ``granted``, ``unknown_key``, ``revoked``, ``backend_unavailable``, …"""
     principal: str = ""
+    key: str = ""
+    """CURVE: the fingerprint of the key that was asked about."""
     trail: tuple[TrailStep, ...] = ()
     asked: bool = True
     """Whether policy or a backend truly decided. False for 300s given without asking (overload, draining,
