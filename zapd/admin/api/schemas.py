@@ -1,0 +1,375 @@
+"""The shapes of ``/v1``: what goes in, what comes out.
+
+Plain pydantic models and nothing else: no route, no service, no SQL. Unknown fields are errors. Times are
+RFC 3339 with an offset and leave as UTC. Public keys are Z85 (RFC 32), fingerprints as OpenSSH writes them
+(``SHA256:…``); ``id`` is the 43 characters that URL paths take. Names, domains and attributes get their exact
+rules from `zapd.store.rules`; here are only kinds and sizes, so that a wrong shape is told before anything is read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+
+Item = TypeVar("Item")
+
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+Text = Annotated[str, Field(max_length=1024)]
+Domains = Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=256)]
+Groups = Annotated[list[Name], Field(max_length=256)]
+Attributes = Annotated[dict[Annotated[str, Field(max_length=253)], Text], Field(max_length=64)]
+PublicKey = Annotated[str, Field(max_length=128)]
+"""Exactly 40 characters of Z85; longer text is let through to be told *what* is wrong with it."""
+Addresses = Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=256)]
+
+KeyState = Literal["pending", "active", "revoked"]
+UserState = Literal["enabled", "disabled"]
+AgentState = Literal["active", "revoked"]
+Role = Literal["viewer", "operator", "admin"]
+Mechanism = Literal["NULL", "PLAIN", "CURVE", "GSSAPI"]
+
+
+class Shape(BaseModel):
+    """What every body has in common: a field nobody knows is a mistake, not a comment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Page(Shape, Generic[Item]):
+    """Some of a list. A page may hold fewer than ``limit`` although there are more: follow ``next_cursor``."""
+
+    items: list[Item]
+    next_cursor: str | None = None
+    """Give it back as ``?cursor=`` for what follows; null at the end."""
+
+
+class FieldProblem(Shape):
+    """One thing that is wrong with a request."""
+
+    where: str
+    """``body.expires``, ``query.limit``, …"""
+    what: str
+
+
+class Problem(Shape):
+    """A problem document (RFC 9457), the one shape of every error."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    """Stable; see the table of `zapd.admin.api.errors`."""
+    detail: str = ""
+    errors: list[FieldProblem] = []
+
+
+# -- keys ----------------------------------------------------------------------------------------------------
+
+
+class KeyIn(Shape):
+    """``POST /v1/keys``: a CURVE public key and who holds it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "public_key": "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID",
+                    "user": "alice",
+                    "domains": ["orders", "metrics.*"],
+                    "groups": ["trading"],
+                    "attributes": {"Desk": "7"},
+                    "expires": "2027-01-01T00:00:00Z",
+                }
+            ]
+        }
+    )
+
+    public_key: PublicKey
+    user: Name
+    domains: Domains | None = None
+    """Where the key is granted. Left out: the configuration's only domain; with several that is an error."""
+    groups: Groups = []
+    attributes: Attributes = {}
+    label: Text = ""
+    not_before: AwareDatetime | None = None
+    expires: AwareDatetime | None = None
+    state: Literal["pending", "active"] = "active"
+
+
+class KeyPatch(Shape):
+    """``PATCH /v1/keys/{fingerprint}``: only what is named changes; null clears a time."""
+
+    user: Name | None = None
+    domains: Domains | None = None
+    groups: Groups | None = None
+    attributes: Attributes | None = None
+    label: Text | None = None
+    not_before: AwareDatetime | None = None
+    expires: AwareDatetime | None = None
+
+
+class ReasonIn(Shape):
+    """``POST …/revoke`` and ``…/reject``: why, for the record."""
+
+    reason: Text = ""
+
+
+class KeyOut(Shape):
+    """One registered key. ``version`` is also the ``ETag``."""
+
+    id: str
+    fingerprint: str
+    public_key: str
+    user: str
+    state: KeyState
+    domains: list[str]
+    """Those that the caller may see."""
+    groups: list[str]
+    attributes: dict[str, str]
+    label: str
+    not_before: AwareDatetime | None
+    expires: AwareDatetime | None
+    reason: str
+    """Why it was revoked or rejected."""
+    created: AwareDatetime
+    updated: AwareDatetime
+    version: int
+
+
+# -- users ---------------------------------------------------------------------------------------------------
+
+
+class UserIn(Shape):
+    """``POST /v1/users``: a PLAIN user of the SQL registry."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "bob", "password": "correct horse", "domains": ["metrics.*"]}]}
+    )
+
+    name: Name
+    password: SecretStr
+    """1 to 255 octets of UTF-8 (RFC 27), no NUL."""
+    domains: Domains | None = None
+    """Left out: the configuration's only domain; with several that is an error."""
+    groups: Groups = []
+    attributes: Attributes = {}
+    expires: AwareDatetime | None = None
+
+
+class UserPatch(Shape):
+    """``PATCH /v1/users/{name}``: only what is named changes; ``state`` disables and enables."""
+
+    state: UserState | None = None
+    domains: Domains | None = None
+    groups: Groups | None = None
+    attributes: Attributes | None = None
+    expires: AwareDatetime | None = None
+
+
+class PasswordIn(Shape):
+    """``PUT /v1/users/{name}/password``."""
+
+    password: SecretStr
+
+
+class UserOut(Shape):
+    """One user; never its password or hash."""
+
+    name: str
+    state: UserState
+    domains: list[str]
+    groups: list[str]
+    attributes: dict[str, str]
+    expires: AwareDatetime | None
+    created: AwareDatetime
+    updated: AwareDatetime
+    version: int
+
+
+# -- agents --------------------------------------------------------------------------------------------------
+
+
+class AgentIn(Shape):
+    """``POST /v1/agents``: enrols a bridge by the public half of a key pair that its owner made."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "edge-1",
+                    "public_key": "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID",
+                    "domains": ["orders"],
+                }
+            ]
+        }
+    )
+
+    name: Name
+    public_key: PublicKey
+    domains: Domains | None = None
+    """What it may ask about. Left out: the configuration's only domain; with several that is an error."""
+    mechanisms: list[Mechanism] = ["NULL", "PLAIN", "CURVE"]
+    """GSSAPI must be named: there the principal is the agent's own word."""
+    addresses: Addresses = []
+    """Networks (CIDR) it may connect from; empty is anywhere."""
+
+
+class AgentOut(Shape):
+    """One enrolled agent."""
+
+    name: str
+    id: str
+    fingerprint: str
+    public_key: str
+    state: AgentState
+    domains: list[str]
+    mechanisms: list[Mechanism]
+    addresses: list[str]
+    reason: str
+    created: AwareDatetime
+    updated: AwareDatetime
+    version: int
+
+
+class EndpointOut(Shape):
+    """A ZAP endpoint of this zapd, as an agent needs it."""
+
+    address: str
+    """``tcp://host:port`` or ``ipc://path``."""
+    mechanism: Mechanism
+    server_keys: list[str]
+    """Z85; the accepted server public keys. Empty where the endpoint is not CURVE."""
+
+
+class AgentEnrolled(AgentOut):
+    """The answer to an enrolment: the agent, and where it may connect."""
+
+    endpoints: list[EndpointOut]
+
+
+# -- tokens --------------------------------------------------------------------------------------------------
+
+
+class TokenIn(Shape):
+    """``POST /v1/tokens``."""
+
+    name: Name
+    role: Role
+    domains: Domains = ["*"]
+    """``*`` alone is every domain; else all that the token sees and changes lies in these."""
+    expires: AwareDatetime | None = None
+
+
+class TokenOut(Shape):
+    """One admin token; never the token itself."""
+
+    id: str
+    name: str
+    role: Role
+    domains: list[str]
+    expires: AwareDatetime | None
+    created: AwareDatetime
+    revoked: AwareDatetime | None
+    last_used: AwareDatetime | None
+    """To the minute."""
+
+
+class TokenCreated(TokenOut):
+    """The only answer that ever holds a token."""
+
+    token: str
+
+
+# -- what the configuration made, what was recorded, what would be decided ------------------------------------
+
+
+class DomainOut(Shape):
+    """One ``[domain.…]`` of the configuration."""
+
+    pattern: str
+    mechanisms: list[str]
+    backends: list[str]
+    allow: list[str] = []
+    deny: list[str] = []
+    unknown_keys: Literal["refuse", "pending"] = "refuse"
+    grace_seconds: float = 0.0
+    null_user: str | None = None
+
+
+class BackendOut(Shape):
+    """One ``[backend.…]`` and how it is."""
+
+    name: str
+    type: str
+    mechanisms: list[str]
+    state: Literal["starting", "ready", "disabled"]
+    reason: str = ""
+    """Why it is disabled."""
+
+
+class AuditTrailOut(Shape):
+    """One backend's part in a decision."""
+
+    backend: str
+    outcome: str
+    milliseconds: float
+
+
+class AuditOut(Shape):
+    """One record of the journal, as the searchable copy holds it."""
+
+    time: AwareDatetime
+    instance: str
+    sequence: int
+    event: str
+    hash: str = ""
+    domain: str | None = None
+    mechanism: str = ""
+    address: str = ""
+    agent: str = ""
+    principal: str = ""
+    key: str = ""
+    username: str = ""
+    status: int = 0
+    reason: str = ""
+    question_id: str = ""
+    trail: list[AuditTrailOut] = []
+    actor: str = ""
+    subject: str = ""
+    before: dict[str, object] | None = None
+    after: dict[str, object] | None = None
+    change: int = 0
+    count: int = 0
+    detail: dict[str, object] | None = None
+
+
+class ExplainIn(Shape):
+    """``POST /v1/explain``: a question nobody asked yet. For CURVE ``key``, for PLAIN and GSSAPI ``username``."""
+
+    domain: Annotated[str, Field(max_length=255)]
+    mechanism: Mechanism
+    address: Annotated[str, Field(max_length=255)]
+    key: PublicKey | None = None
+    username: Name | None = None
+
+
+class ExplainStep(Shape):
+    """A rule or a backend, what it says, and how long it took."""
+
+    step: str
+    """``domain``, ``mechanism``, ``address``, or ``backend:<name>``."""
+    verdict: str
+    text: str = ""
+    milliseconds: float = 0.0
+
+
+class ExplainOut(Shape):
+    """What would be decided now, and why. PLAIN is explained without a password: as if it were right."""
+
+    status: int
+    reason: str
+    principal: str = ""
+    groups: list[str] = []
+    attributes: dict[str, str] = {}
+    steps: list[ExplainStep] = []
