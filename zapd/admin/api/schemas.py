@@ -2,8 +2,8 @@
 
 Plain pydantic models and nothing else: no route, no service, no SQL. Unknown fields are errors. Times are
 RFC 3339 with an offset and leave as UTC. Public keys are Z85 (RFC 32), fingerprints as OpenSSH writes them
-(``SHA256:…``); ``id`` is the 43 characters that URL paths take. Names, domains and attributes get their exact
-rules from `zapd.store.rules`; here are only kinds and sizes, so that a wrong shape is told before anything is read.
+(``SHA256:…``); ``id`` is the 43 characters that URL paths take. Names, domains and attributes get their
+exact rules from `zapd.store.rules`; here are only kinds and sizes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,105 @@
+"""The registry of CURVE public keys: `KeyRegistry`, and `KeyRecord` for one row.
+
+Every method takes the caller's open transaction, so that a use case can put the row and its change-log row
+into one. Knows nothing of who may do what, and checks no rules: see `zapd.store.rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from zapd.errors import NotFound
+from zapd.store.tables import keys
+
+
+class KeyState(StrEnum):
+    PENDING = "pending"
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """One key and who holds it. Its identity, fingerprint and octets, never changes."""
+
+    fingerprint: str
+    """43 characters of URL-safe base64."""
+    public_key: bytes
+    user: str
+    state: KeyState
+    domains: tuple[str, ...]
+    groups: tuple[str, ...]
+    attributes: tuple[tuple[str, str], ...]
+    label: str
+    not_before: datetime | None
+    expires: datetime | None
+    reason: str
+    created: datetime
+    updated: datetime
+    version: int = 1
+    """Rises by one with each change."""
+
+
+_COLUMNS: Final = [keys.c[field.name] for field in fields(KeyRecord)]
+
+
+class KeyRegistry:
+    """Rows of ``keys``."""
+
+    def add(self, connection: Connection, record: KeyRecord) -> None:
+        """Insert. A key that is there already is the database's `IntegrityError`: look first."""
+        connection.execute(insert(keys).values(_values(record)))
+
+    def find(self, connection: Connection, fingerprint: str) -> KeyRecord | None:
+        """The key with this fingerprint (43 characters)."""
+        row = connection.execute(select(*_COLUMNS).where(keys.c.fingerprint == fingerprint)).first()
+        return None if row is None else _record(row)
+
+    def get(self, connection: Connection, fingerprint: str) -> KeyRecord:
+        """As `find`, but raises `NotFound`."""
+        record = self.find(connection, fingerprint)
+        if record is None:
+            raise NotFound(f"There is no key {fingerprint}.")
+        return record
+
+    def save(self, connection: Connection, record: KeyRecord, moment: datetime) -> KeyRecord:
+        """Write a changed record over its row; returns it with its new version and time."""
+        saved = replace(record, version=record.version + 1, updated=moment)
+        values = _values(saved)
+        del values["fingerprint"], values["public_key"], values["created"]
+        connection.execute(update(keys).where(keys.c.fingerprint == record.fingerprint).values(values))
+        return saved
+
+    def page(
+        self,
+        connection: Connection,
+        *,
+        after: str = "",
+        limit: int,
+        user: str | None = None,
+        state: KeyState | None = None,
+    ) -> Sequence[KeyRecord]:
+        """At most ``limit`` keys in the order of their fingerprints, beginning behind ``after``."""
+        query = select(*_COLUMNS).where(keys.c.fingerprint > after).order_by(keys.c.fingerprint).limit(limit)
+        if user is not None:
+            query = query.where(keys.c.user == user)
+        if state is not None:
+            query = query.where(keys.c.state == state)
+        return [_record(row) for row in connection.execute(query)]
+
+
+def _record(row: Row[tuple[object, ...]]) -> KeyRecord:
+    values = row._asdict()
+    values["state"] = KeyState(values["state"])
+    values["public_key"] = bytes(values["public_key"])
+    return KeyRecord(**values)
+
+
+def _values(record: KeyRecord) -> dict[str, object]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}

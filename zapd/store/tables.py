@@ -1,0 +1,127 @@
+"""The registry's tables: the one picture of what zapd keeps in SQL.
+
+Names are compared octet for octet. No table holds a secret in the clear: passwords are hashes, tokens are
+SHA-256. The searchable copy of the journal is not here; it has tables, and on SQLite a file, of its own.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+from zapd.store.types import Moment, Pairs, Strings, name_text
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_Sequence = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts by itself only in a column whose type is INTEGER, which holds 64 bits there."""
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("fingerprint", name_text(), primary_key=True, comment="43 characters of URL-safe base64"),
+    Column("public_key", LargeBinary(32), nullable=False, unique=True),
+    Column("user", name_text(), nullable=False, index=True),
+    Column("state", Text, nullable=False),
+    Column("not_before", Moment),
+    Column("expires", Moment),
+    Column("domains", Strings, nullable=False),
+    Column("groups", Strings, nullable=False),
+    Column("attributes", Pairs, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("reason", Text, nullable=False, comment="why it was revoked or rejected"),
+    Column("created", Moment, nullable=False),
+    Column("updated", Moment, nullable=False),
+    Column("version", Integer, nullable=False),
+    CheckConstraint("state IN ('pending', 'active', 'revoked')", name="state"),
+)
+"""CURVE public keys and who holds them. Rows are never deleted: a revoked key stays known as revoked."""
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", name_text(), primary_key=True),
+    Column("hash", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("expires", Moment),
+    Column("domains", Strings, nullable=False),
+    Column("groups", Strings, nullable=False),
+    Column("attributes", Pairs, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("updated", Moment, nullable=False),
+    Column("version", Integer, nullable=False),
+    CheckConstraint("state IN ('enabled', 'disabled')", name="state"),
+)
+"""PLAIN users."""
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("name", name_text(), primary_key=True),
+    Column("fingerprint", name_text(), nullable=False, unique=True),
+    Column("public_key", LargeBinary(32), nullable=False, unique=True),
+    Column("state", Text, nullable=False),
+    Column("domains", Strings, nullable=False),
+    Column("mechanisms", Strings, nullable=False),
+    Column("addresses", Strings, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("updated", Moment, nullable=False),
+    Column("version", Integer, nullable=False),
+    CheckConstraint("state IN ('active', 'revoked')", name="state"),
+)
+"""Enrolled bridges: who may ask at zapd's own door."""
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", name_text(), primary_key=True),
+    Column("name", name_text(), nullable=False),
+    Column("hash", LargeBinary(32), nullable=False, unique=True, comment="SHA-256 of the token"),
+    Column("role", Text, nullable=False),
+    Column("domains", Strings, nullable=False),
+    Column("expires", Moment),
+    Column("created", Moment, nullable=False),
+    Column("revoked", Moment),
+    Column("last_used", Moment),
+    CheckConstraint("role IN ('viewer', 'operator', 'admin')", name="role"),
+)
+"""Admin API tokens."""
+
+change_log = Table(
+    "change_log",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("time", Moment, nullable=False),
+    Column("event", Text, nullable=False, comment="the whole audit event as JSON"),
+    Column("instance", Text, nullable=False, comment="whose journal takes it; empty until one claims it"),
+    Column("journalled", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Every change of the registry, in the order in which it took force. Sequences never go back."""
+
+Index(
+    "ix_change_log_waiting",
+    change_log.c.sequence,
+    sqlite_where=~change_log.c.journalled,
+    postgresql_where=~change_log.c.journalled,
+)
