@@ -1,0 +1,349 @@
+"""Many peers in, addressed messages out: the server side of the network.
+
+A router has any number of listeners, each with its mechanism and its admission. Messages are given to
+``on_messages`` as they come, all that one read brought at once and in the same call stack: the owner does its
+work there and answers with `Peer.send_messages`, now or later. There is no queue between, so nothing can grow; a
+peer that does not read its answers is not read from.
+
+The router lets newcomers into the lobby (`zapd.net.lobby`) and from there to their places; it knows nothing of
+what the messages mean. One per event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from zapd.errors import LocalProtocolError
+from zapd.net.address import (
+    Address,
+    IpcAddress,
+    TcpAddress,
+    credential_address,
+    parse_address,
+    peer_credentials,
+    zap_address,
+)
+from zapd.net.admission import Admission, Question
+from zapd.net.limits import NetCounters, NetLimits
+from zapd.net.listener import REST, Listener
+from zapd.net.lobby import Lobby, ipc_source, tcp_source
+from zapd.net.peer import Ending, Peer
+from zapd.net.sockets import listen_ipc, listen_tcp
+from zapd.zap import Status, ZapReply
+from zapd.zmtp.connection import Connection
+from zapd.zmtp.handshake import CredentialsLike, Mechanism
+from zapd.zmtp.limits import DEFAULT_LIMITS, Limits
+
+OnMessages = Callable[[Peer, list[list[bytes]]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A handshake that came to nothing, or an established peer that was cut; for one line of a log."""
+
+    listener: str
+    remote_address: str
+    ending: Ending
+    reason: str
+    status: int | None
+    suppressed: int
+    """Failures since the last report that got none of their own."""
+
+
+@dataclass(slots=True)
+class _Door:
+    """What a listener asks of those who come."""
+
+    mechanism: Callable[[], Mechanism]
+    mechanism_name: str
+    admission: Admission | None
+    socket_type: str
+    limits: Limits
+    uids: frozenset[int] | None
+
+
+class Router:
+    """Listens, admits, and carries messages."""
+
+    def __init__(
+        self,
+        on_messages: OnMessages,
+        *,
+        on_ready: Callable[[Peer], None] | None = None,
+        on_gone: Callable[[Peer], None] | None = None,
+        on_failure: Callable[[Failure], None] | None = None,
+        limits: NetLimits | None = None,
+    ) -> None:
+        """The callbacks run in the loop and must not block.
+
+        ``on_messages(peer, messages)``: whole messages, in order, each a list of parts.
+        ``on_ready(peer)``: admitted; its first messages follow. ``on_gone(peer)``: an admitted peer ended.
+        ``on_failure(failure)``: at most one in ``failure_interval``; never one for each stranger.
+        """
+        self.limits = limits or NetLimits()
+        self.counters = NetCounters()
+        self.peers: set[Peer] = set()
+        """Who is admitted and connected."""
+        self.lobby = Lobby(self.limits, self.counters)
+        self._on_messages = on_messages
+        self._on_ready = on_ready
+        self._on_gone = on_gone
+        self._on_failure = on_failure
+        self._listeners: dict[Listener, _Door] = {}
+        self._questions: dict[Peer, Question] = {}
+        self._open: set[Peer] = set()
+        """Every connection that holds a descriptor."""
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._most = self.limits.connections or _descriptors() - self.limits.descriptors_reserved
+        self._suppressed = 0
+        self._report_after = 0.0
+        self._emptied: asyncio.Event | None = None
+
+    @property
+    def connections(self) -> int:
+        """Open connections of every kind."""
+        return len(self._open)
+
+    async def listen(
+        self,
+        address: Address | str,
+        mechanism: Mechanism | Callable[[], Mechanism],
+        admission: Admission | None = None,
+        *,
+        name: str = "",
+        socket_type: str = "ROUTER",
+        limits: Limits = DEFAULT_LIMITS,
+        mode: int = 0o600,
+        group: str | int | None = None,
+        uids: frozenset[int] | None = None,
+        reuse_port: bool = False,
+    ) -> Address:
+        """Listen, and say where: the address with its real port.
+
+        ``mechanism`` serves all connections, or a callable gives one for each. Without an ``admission`` NULL lets
+        everybody in and no other mechanism is taken. ``name`` is how `Peer.listener` and failures call it.
+        ``mode``, ``group`` and ``uids`` (users that may connect; None is all that the mode lets through) are for
+        ipc. ``reuse_port`` lets several processes share a tcp port.
+
+        Raises `zapd.errors.ZapdError` that says the mend: address in use, no such address, no permission, an ipc
+        path that somebody else could replace.
+        """
+        if isinstance(address, str):
+            address = parse_address(address)
+        factory = mechanism if callable(mechanism) else lambda: mechanism
+        mechanism_name = factory().name
+        if admission is None and mechanism_name != "NULL":
+            raise LocalProtocolError(f"a {mechanism_name} listener needs an admission: who would judge its peers?")
+        bound: Address
+        if isinstance(address, IpcAddress):
+            bound, sock = address, listen_ipc(address, self.limits.backlog, mode, group)
+        else:
+            sock, bound = listen_tcp(address, self.limits.backlog, reuse_port=reuse_port)
+        listener = Listener(
+            sock,
+            bound,
+            asyncio.get_running_loop(),
+            self._newcomer,
+            self._exhausted,
+            name=name,
+            batch=self.limits.accept_batch,
+        )
+        self._listeners[listener] = _Door(factory, mechanism_name, admission, socket_type, limits, uids)
+        return bound
+
+    def stop_listening(self) -> None:
+        """Take no newcomers any more; those who are in stay. Socket files are removed."""
+        for listener in self._listeners:
+            listener.close()
+
+    async def close(self, drain: float = 1.0) -> None:
+        """Stop listening, send strangers away, and give peers ``drain`` seconds to read what is unsent."""
+        self.stop_listening()
+        for peer in self._open - self.peers:
+            peer.abort()
+        for peer in list(self.peers):
+            peer.close("shutting down")
+        if self._open:
+            self._emptied = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), drain)
+        for peer in list(self._open):
+            peer.abort()
+        for task in self._connecting:
+            task.cancel()
+        await asyncio.sleep(0)  # lets the transports go
+
+    # Newcomers
+
+    def _newcomer(self, listener: Listener, sock: socket.socket, sockaddr: object) -> None:
+        self.counters.accepted += 1
+        door = self._listeners[listener]
+        try:
+            remote_address, source, welcome = self._identify(listener, sock, sockaddr, door)
+        except OSError:  # it is gone already
+            self.counters.accept_errors += 1
+            sock.close()
+            return
+        if not welcome or not self.lobby.has_place(source):
+            sock.close()
+            return
+        if len(self._open) >= self._most and not self.lobby.make_room():
+            # Nobody but admitted peers: the newcomer waits its turn in the kernel's queue next time.
+            sock.close()
+            listener.pause(REST)
+            return
+        loop = asyncio.get_running_loop()
+        connection = Connection(door.mechanism(), door.socket_type, limits=door.limits)
+        peer = Peer(
+            connection,
+            self,
+            self._deliver,
+            self.limits.peer,
+            loop,
+            remote_address=remote_address,
+            listener=listener,
+            source=source,
+        )
+        self._open.add(peer)
+        self.lobby.enter(peer)
+        task = loop.create_task(self._attach(peer, sock))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def _identify(
+        self, listener: Listener, sock: socket.socket, sockaddr: object, door: _Door
+    ) -> tuple[str, tuple[bytes, ...], bool]:
+        """How ZAP calls the newcomer, what it counts for, and whether its user may connect at all."""
+        if isinstance(listener.address, TcpAddress):
+            host = cast(tuple[str, int], sockaddr)[0]
+            return zap_address(host), tcp_source(host), True
+        uid, gid, pid = peer_credentials(sock)
+        welcome = door.uids is None or uid in door.uids
+        if not welcome:
+            self.counters.refused_uid += 1
+        return credential_address(uid, gid, pid), ipc_source(uid), welcome
+
+    async def _attach(self, peer: Peer, sock: socket.socket) -> None:
+        """Give the socket to the loop. Once for a connection, never for a message."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: peer, sock)
+        except OSError:
+            self.counters.accept_errors += 1
+            sock.close()
+            peer.connection_lost(None)
+
+    def _exhausted(self, listener: Listener, no_descriptor: bool) -> None:
+        if no_descriptor:
+            self.counters.descriptors_exhausted += 1
+            self.lobby.make_room()
+        else:
+            self.counters.accept_errors += 1
+
+    # What peers tell (see `zapd.net.peer.Owner`)
+
+    def _deliver(self, peer: Peer, messages: list[list[bytes]]) -> None:
+        self.counters.messages_received += len(messages)
+        self._on_messages(peer, messages)
+
+    def on_credentials(self, peer: Peer, credentials: CredentialsLike) -> None:
+        """Put the login question to the listener's admission."""
+        door = self._listeners[cast(Listener, peer.listener)]
+        if door.admission is None:
+            peer.admit()
+            return
+
+        def verdict(reply: ZapReply) -> None:
+            self._questions.pop(peer, None)
+            if reply.status is Status.GRANTED:
+                peer.admit(reply.user_id, reply.metadata)
+            else:
+                peer.refuse(int(reply.status))
+
+        question = door.admission.ask(door.mechanism_name, credentials, peer.remote_address, verdict)
+        if question is not None:
+            self._questions[peer] = question
+
+    def on_early_octets(self, peer: Peer, count: int) -> None:
+        """Strangers' octets are bounded all together."""
+        self.lobby.add_octets(count)
+
+    def on_ready(self, peer: Peer) -> None:
+        """From stranger to peer, if the admission was asked."""
+        self.lobby.leave(peer)
+        if not peer.admitted and self._listeners[cast(Listener, peer.listener)].admission is not None:
+            peer.abort(Ending.PROTOCOL, "this listener's mechanism asks nobody: give it a server's side")
+            return
+        self.counters.handshakes_ok += 1
+        self.peers.add(peer)
+        if self._on_ready is not None:
+            self._on_ready(peer)
+
+    def on_ended(self, peer: Peer) -> None:
+        """Free its place, count it, tell the owner."""
+        question = self._questions.pop(peer, None)
+        if question is not None:
+            question.drop()
+        known = peer in self.peers
+        if known:
+            self.peers.discard(peer)
+        else:
+            self.lobby.leave(peer)
+            if peer.ending is Ending.HELD:
+                self.lobby.hold(peer)
+        self._count(peer)
+        if known and self._on_gone is not None:
+            self._on_gone(peer)
+
+    def on_lost(self, peer: Peer) -> None:
+        """Its descriptor is free."""
+        self._open.discard(peer)
+        self.lobby.lost(peer)
+        if self._emptied is not None and not self._open:
+            self._emptied.set()
+
+    def _count(self, peer: Peer) -> None:
+        counters = self.counters
+        match peer.ending, peer.was_ready:
+            case Ending.DEADLINE, _:
+                counters.handshakes_deadline += 1
+            case Ending.PROTOCOL, False:
+                counters.handshakes_protocol += 1
+            case Ending.REFUSED, _:
+                counters.handshakes_refused += 1
+            case Ending.HELD, _:
+                counters.handshakes_held += 1
+            case Ending.LEFT, False:
+                counters.handshakes_left += 1
+            case Ending.PROTOCOL, True:
+                counters.closed_protocol += 1
+            case Ending.UNREAD, _:
+                counters.closed_unread += 1
+            case Ending.SILENT, _:
+                counters.closed_silent += 1
+            case _:
+                return  # an ordinary end, or counted where it was decided
+        self._report(peer)
+
+    def _report(self, peer: Peer) -> None:
+        if self._on_failure is None or peer.ending is None:
+            return
+        now = asyncio.get_running_loop().time()
+        if now < self._report_after:
+            self._suppressed += 1
+            return
+        self._report_after = now + self.limits.failure_interval
+        suppressed, self._suppressed = self._suppressed, 0
+        name = cast(Listener, peer.listener).name
+        self._on_failure(Failure(name, peer.remote_address, peer.ending, peer.reason, peer.status, suppressed))
+
+
+def _descriptors() -> int:
+    """How many descriptors this process may open; at least enough for one peer besides the reserve."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else max(soft, 128)
