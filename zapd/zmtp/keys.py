@@ -1,9 +1,28 @@
-"""CURVE keys as people meet them: Z85 text (RFC 32), pairs, fingerprints. (Contract; completed by its author.)"""
+"""CURVE keys as people meet them: Z85 text (RFC 32), pairs, fingerprints.
+
+What a person types is taken exactly or not at all: nothing is trimmed, nothing guessed. No message repeats what
+was typed, since it may have been the secret half. Who owns a key is not known here.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from typing import Final
+
+from zapd.errors import InvalidInput
+from zapd.zmtp import crypto
+
+Z85_ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+"""RFC 32: the digits 0 to 84."""
+Z85_KEY_SIZE: Final = 40
+"""Characters of a key: five for each four octets."""
+
+_DIGITS: Final = {character: digit for digit, character in enumerate(Z85_ALPHABET)}
+_POWERS: Final = (85**4, 85**3, 85**2, 85, 1)
+_WORD_LIMIT: Final = 1 << 32
+_HEX: Final = frozenset("0123456789abcdefABCDEF")
+_BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
 
 
 def fingerprint(public_key: bytes) -> str:
@@ -23,19 +42,64 @@ def decode_public_key(text: str) -> bytes:
     Raises `zapd.errors.InvalidInput` that says what is wrong (length, a character outside Z85, hex or base64
     mistaken for Z85, a low-order point), nothing trimmed.
     """
-    raise NotImplementedError
+    key = _decode_key(text, "public key")
+    if crypto.is_low_order(key):
+        raise InvalidInput("this public key is a point of small order, which anybody can use: make a new pair")
+    return key
+
+
+def decode_secret_key(text: str) -> bytes:
+    """The 32 octets of a Z85 secret key of exactly 40 characters; `InvalidInput` as for a public one."""
+    return _decode_key(text, "secret key")
 
 
 def encode_key(key: bytes) -> str:
     """Z85 of 32 octets."""
-    raise NotImplementedError
+    if len(key) != crypto.KEY_SIZE:
+        raise InvalidInput(f"a CURVE key has {crypto.KEY_SIZE} octets, not {len(key)}")
+    words = (int.from_bytes(key[start : start + 4], "big") for start in range(0, crypto.KEY_SIZE, 4))
+    return "".join(Z85_ALPHABET[word // power % 85] for word in words for power in _POWERS)
 
 
 def generate_keypair() -> tuple[bytes, bytes]:
-    """(public, secret), 32 octets each."""
-    raise NotImplementedError
+    """(public, secret), 32 octets each, from the operating system's randomness."""
+    return crypto.keypair()
 
 
 def public_of(secret_key: bytes) -> bytes:
     """The public half."""
-    raise NotImplementedError
+    if len(secret_key) != crypto.KEY_SIZE:
+        raise InvalidInput(f"a CURVE secret key has {crypto.KEY_SIZE} octets, not {len(secret_key)}")
+    return crypto.public_of(secret_key)
+
+
+def _decode_key(text: str, what: str) -> bytes:
+    if len(text) != Z85_KEY_SIZE:
+        raise InvalidInput(f"a CURVE {what} is {Z85_KEY_SIZE} characters of Z85, not {len(text)}{_guess(text)}")
+    octets = bytearray()
+    for start in range(0, Z85_KEY_SIZE, 5):
+        word = 0
+        for place in range(start, start + 5):
+            digit = _DIGITS.get(text[place])
+            if digit is None:
+                raise InvalidInput(
+                    f"character {place + 1} of this CURVE {what}, {text[place]!a}, is not one of Z85 (RFC 32)"
+                )
+            word = word * 85 + digit
+        if word >= _WORD_LIMIT:
+            raise InvalidInput(
+                f"characters {start + 1} to {start + 5} of this CURVE {what} are not Z85: they exceed 32 bits"
+            )
+        octets += word.to_bytes(4, "big")
+    return bytes(octets)
+
+
+def _guess(text: str) -> str:
+    """What a text of the wrong length looks like, as the end of a message."""
+    if len(text.strip()) == Z85_KEY_SIZE:
+        return " (there is white space around it)"
+    if len(text) == 2 * crypto.KEY_SIZE and _HEX.issuperset(text):
+        return " (this looks like hex: convert it to Z85)"
+    if len(text) in (43, 44) and _BASE64.issuperset(text):
+        return " (this looks like base64: convert it to Z85)"
+    return ""

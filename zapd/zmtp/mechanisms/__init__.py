@@ -16,6 +16,7 @@ from typing import Final
 from zapd.errors import Conflict, InvalidInput, NotFound
 from zapd.zmtp.commands import decode_error, encode_error
 from zapd.zmtp.handshake import Ask, CredentialsLike, Handshake, Mechanism, PeerError, Send, Session
+from zapd.zmtp.mechanisms.curve import CurveClient, CurveServer
 from zapd.zmtp.mechanisms.null import NullClient, NullServer
 from zapd.zmtp.mechanisms.plain import PlainClient, PlainServer
 
@@ -104,5 +105,6 @@ def run(
                 raise PeerError(f"the peer refused: {error.text}")
 
 
+register("CURVE", server=CurveServer, client=CurveClient)
 register("NULL", server=NullServer, client=NullClient)
 register("PLAIN", server=PlainServer, client=PlainClient)
