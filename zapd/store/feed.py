@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Final, TypeVar
@@ -82,6 +83,14 @@ class ChangeFeed:
         """
         self._subscribers.append(callback)
 
+    def unsubscribe(self, callback: Subscriber) -> None:
+        """Call it no more. Unknown callbacks are ignored."""
+        with suppress(ValueError):
+            self._subscribers.remove(callback)
+        if self._untold is not None:
+            with suppress(ValueError):
+                self._untold[1].remove(callback)
+
     @property
     def position(self) -> int:
         """The last sequence told to all."""
@@ -132,7 +141,7 @@ class ChangeFeed:
     async def _tell(self) -> None:
         if self._untold is None:
             return
-        changes, waiting = self._untold
+        changes, waiting = self._untold[0], tuple(self._untold[1])
         failed: list[Subscriber] = []
         trouble: Exception | None = None
         for subscriber in waiting:
@@ -144,7 +153,7 @@ class ChangeFeed:
                 failed.append(subscriber)
                 trouble = error
         if trouble is not None:
-            self._untold = (changes, failed)
+            self._untold = (changes, [callback for callback in failed if callback in self._subscribers])
             raise trouble
         self._position = changes[-1].sequence
         self._untold = None

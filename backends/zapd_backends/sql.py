@@ -1,0 +1,270 @@
+"""The ``sql`` backend: CURVE keys and PLAIN users of zapd's own registry, answered from memory.
+
+The registry is read once, then followed by its change feed: only rows that changed are read again, off the
+event loop, and what they say is in force before the feed's reader goes on. So a database that is away stops no
+answer, and a revocation waits for no cache. Whether what is in memory may still be *current enough* is not
+judged here: `ChangeFeed.staleness` tells the authority.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final, NamedTuple, Self
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Principal, Question, Verdict
+from zapd.auth.hashing import HashPoolFull
+from zapd.errors import ConfigurationError, InvalidInput, Unavailable
+from zapd.store.domains import Grant
+from zapd.store.engine import reading
+from zapd.store.feed import Change
+from zapd.store.keys import KeyState
+from zapd.store.snapshot import (
+    NEVER,
+    KeyFacts,
+    UserFacts,
+    load_keys,
+    load_some_keys,
+    load_users,
+    unpack,
+)
+from zapd.store.users import UserState
+
+REMEMBERED: Final = 131_072
+"""Keys whose verdict is kept ready. Beyond it all are forgotten and made anew as they are asked for: a few
+microseconds each, and no list of who was asked last to keep in order."""
+
+CLOCK_TOLERANCE: Final = 60.0
+"""Seconds that the wall clock may go back before an expiry it had passed is in doubt (limits.md R22)."""
+
+RELOAD_FROM: Final = 1_000
+"""Changes at once from which reading everything again may be cheaper than row by row."""
+
+
+class _Known(NamedTuple):
+    """One key or user, ready to answer. ``verdict`` holds inside the grant and between the times."""
+
+    verdict: Verdict
+    grant: Grant
+    not_before: float
+    expires: float
+
+
+class SqlBackend:
+    """Keys and users of the registry. Settings: none but ``type = "sql"``."""
+
+    mechanisms: ClassVar[frozenset[str]] = frozenset({"CURVE", "PLAIN"})
+
+    @classmethod
+    def from_settings(cls, name: str, settings: Mapping[str, object], context: BackendContext) -> Self:
+        """Build from ``[backend.<name>]``. Raises `ConfigurationError`."""
+        if settings:
+            unknown = ", ".join(sorted(settings))
+            raise ConfigurationError(f"[backend.{name}] has settings that sql does not know: {unknown}.")
+        if context.database is None:
+            raise ConfigurationError(f"[backend.{name}] is of type sql, which needs [database] url.")
+        return cls(context, context.database)
+
+    def __init__(self, context: BackendContext, database: Engine) -> None:
+        self._context = context
+        self._database = database
+        self._clock = context.wall_clock or time.time
+        self._latest = 0.0
+        self._keys: dict[bytes, bytes] | None = None
+        self._users: dict[str, UserFacts] = {}
+        self._ready: dict[bytes, _Known] = {}
+        self._lock = asyncio.Lock()
+        """One reader of the database at a time, so that nothing older is put over something newer."""
+        self._subscribed = False
+        self._unusable: set[str] = set()
+
+    async def start(self) -> None:
+        """Read everything. Raises `Unavailable` when the registry cannot be read."""
+        feed = self._context.feed
+        if feed is not None:
+            if not self._subscribed:
+                feed.subscribe(self._follow)
+                self._subscribed = True
+            # From here on the feed tells every change; what came before is in what we read next.
+            await feed.catch_up()
+        async with self._lock:
+            await self._load()
+
+    async def check(self, question: Question) -> Verdict:
+        """Answer from memory; for PLAIN after the hash pool's work."""
+        if question.mechanism == "CURVE":
+            return self._check_key(question)
+        if question.mechanism == "PLAIN":
+            return await self._check_user(question)
+        return UNKNOWN
+
+    async def aclose(self) -> None:
+        """Follow the feed no more."""
+        if self._context.feed is not None:
+            self._context.feed.unsubscribe(self._follow)
+
+    @property
+    def problem(self) -> str:
+        """Users whose hash cannot be verified, if any."""
+        if not self._unusable:
+            return ""
+        return f"{len(self._unusable)} users have a hash that zapd cannot verify; give them new passwords."
+
+    def __len__(self) -> int:
+        """How many keys are in memory."""
+        return len(self._keys or ())
+
+    # -- deciding --------------------------------------------------------------------------------------------
+
+    def _check_key(self, question: Question) -> Verdict:
+        known = self._ready.get(question.key)
+        if known is None:
+            if self._keys is None:
+                return _NOT_LOADED
+            record = self._keys.get(question.key)
+            if record is None:
+                return UNKNOWN
+            known = _of_key(unpack(record))
+            if len(self._ready) >= REMEMBERED:
+                self._ready.clear()
+            self._ready[question.key] = known
+        return self._judge(known, question.domain)
+
+    async def _check_user(self, question: Question) -> Verdict:
+        if self._keys is None:
+            return _NOT_LOADED
+        name = question.username
+        user = self._users.get(name)
+        # Everybody costs one hash, known or not, enabled or not: the time must not tell (limits.md R15).
+        stored = user.hash if user is not None and question.password else None
+        try:
+            fits = await self._context.hash_pool.verify(stored, question.password, slot=(question.address, name))
+        except HashPoolFull:
+            return _POOL_FULL
+        except InvalidInput:
+            return _UNUSABLE
+        if self._users.get(name) is not user:
+            return _CHANGED  # what was verified is no longer what is known: ask again
+        if user is None:
+            return UNKNOWN
+        known = _of_user(user)
+        if not fits:
+            return Verdict(Outcome.REJECT, known.verdict.principal, "wrong_password")
+        return self._judge(known, question.domain)
+
+    def _judge(self, known: _Known, domain: str) -> Verdict:
+        """The verdict in this domain, at this moment."""
+        verdict, grant, not_before, expires = known
+        if not grant.covers(domain):
+            # Before all else: what is known of a key in one domain is nobody's business in another.
+            return Verdict(Outcome.REJECT, verdict.principal, "not_in_domain")
+        now = self._clock()
+        if now > self._latest:
+            self._latest = now
+        if expires <= now:
+            return Verdict(Outcome.LOCKED, verdict.principal, "expired")
+        if expires <= self._latest - CLOCK_TOLERANCE:
+            return Verdict(Outcome.UNAVAILABLE, verdict.principal, "clock_went_back")
+        if now < not_before:
+            return Verdict(Outcome.NOT_YET, verdict.principal, "not_yet_valid")
+        return verdict
+
+    # -- following the registry ------------------------------------------------------------------------------
+
+    async def _load(self) -> None:
+        self._keys, users = await self._ask_both()
+        self._users = {}
+        self._take_users(users)
+        self._ready.clear()
+        self._context.forget()
+
+    async def _follow(self, changes: Sequence[Change]) -> None:
+        """What the feed calls: read again what changed, and let it take force."""
+        keys = {change.subject for change in changes if change.kind == "key"}
+        names = {change.subject for change in changes if change.kind == "user"}
+        if not keys and not names:
+            return
+        async with self._lock:
+            if self._keys is None:
+                return  # start() reads it all
+            if len(keys) > max(RELOAD_FROM, len(self._keys) // 4):
+                await self._load()
+                return
+            found, users = await self._ask_some(keys, names)
+            if len(found) < len(keys):
+                # Keys are never deleted: a change about one that is not there means we cannot tell which
+                # of ours it was.
+                await self._load()
+                return
+            self._keys.update(found)
+            for key in found:
+                self._ready.pop(key, None)
+            for name in names - users.keys():
+                self._users.pop(name, None)
+            self._take_users(users)
+            self._context.forget()
+
+    def _take_users(self, users: dict[str, UserFacts]) -> None:
+        self._users.update(users)
+        self._unusable &= self._users.keys()
+        for name, user in users.items():
+            try:
+                self._context.hash_pool.note(user.hash)
+            except InvalidInput:
+                self._unusable.add(name)
+            else:
+                self._unusable.discard(name)
+
+    async def _ask_both(self) -> tuple[dict[bytes, bytes], dict[str, UserFacts]]:
+        def read() -> tuple[dict[bytes, bytes], dict[str, UserFacts]]:
+            with reading(self._database) as connection:
+                return load_keys(connection), load_users(connection)
+
+        try:
+            return await asyncio.to_thread(read)
+        except SQLAlchemyError as trouble:
+            raise _away(trouble) from trouble
+
+    async def _ask_some(
+        self, fingerprints: set[str], names: set[str]
+    ) -> tuple[dict[bytes, bytes], dict[str, UserFacts]]:
+        def read() -> tuple[dict[bytes, bytes], dict[str, UserFacts]]:
+            with reading(self._database) as connection:
+                return load_some_keys(connection, fingerprints), load_users(connection, names)
+
+        try:
+            return await asyncio.to_thread(read)
+        except SQLAlchemyError as trouble:
+            raise _away(trouble) from trouble
+
+
+_NOT_LOADED: Final = Verdict(Outcome.UNAVAILABLE, reason="registry_not_read")
+_POOL_FULL: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_pool_full")
+_UNUSABLE: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_unusable")
+_CHANGED: Final = Verdict(Outcome.UNAVAILABLE, reason="changed_meanwhile")
+
+
+def _of_key(facts: KeyFacts) -> _Known:
+    principal = Principal(facts.user, facts.groups, facts.attributes)
+    if facts.state is KeyState.REVOKED:
+        return _Known(Verdict(Outcome.LOCKED, principal, "revoked"), facts.grant, 0.0, NEVER)
+    if facts.state is KeyState.PENDING:
+        return _Known(Verdict(Outcome.NOT_YET, principal, "pending"), facts.grant, 0.0, facts.expires)
+    return _Known(Verdict(Outcome.ACCEPT, principal, "granted"), facts.grant, facts.not_before, facts.expires)
+
+
+def _of_user(facts: UserFacts) -> _Known:
+    principal = Principal(facts.name, facts.groups, facts.attributes)
+    if facts.state is UserState.DISABLED:
+        return _Known(Verdict(Outcome.LOCKED, principal, "disabled"), facts.grant, 0.0, NEVER)
+    return _Known(Verdict(Outcome.ACCEPT, principal, "granted"), facts.grant, 0.0, facts.expires)
+
+
+def _away(trouble: SQLAlchemyError) -> Unavailable:
+    return Unavailable(
+        f"The registry cannot be read ({type(trouble).__name__}): is the database there, and upgraded?"
+    )
