@@ -311,6 +311,19 @@ sys.exit(status)
     assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 7
 
 
+def test_what_a_forked_child_runs_ends_every_cipher() -> None:
+    """The hook that the child runs reaches each live cipher, and dropped ciphers are not kept for its sake."""
+    box = crypto.Box(bytes(32))
+    cipher = CurveCipher(box, sends=b"a" * 16, sent=1, receives=b"b" * 16, received=bytes(8))
+    before = len(curve._ciphers)
+    assert cipher.seal(0, b"in time")
+    curve._exhaust_copies()
+    with pytest.raises(LocalProtocolError):
+        cipher.seal(0, b"secret")
+    del cipher
+    assert len(curve._ciphers) == before - 1
+
+
 def test_no_repr_shows_a_secret() -> None:
     """What a log may print of mechanisms, ciphers, boxes and sessions holds no key but public ones."""
     client, server = make_client(), make_server()

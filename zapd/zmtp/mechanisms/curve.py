@@ -302,7 +302,13 @@ def _at_least(body: bytes | None, name: bytes, size: int) -> bytes:
 
 
 def _box_with(public: bytes, secret: bytes) -> BoxLike:
-    """The box between a peer's key and one of ours; a key of small order is the peer's fault."""
+    """The box between a peer's key and one of ours; a key that is not fit for it is the peer's fault.
+
+    X25519 ignores a key's top bit (RFC 7748, section 5), and no key pair has it set. Taken with it, each key would
+    have a second spelling, unknown wherever keys are told apart by their octets.
+    """
+    if public[-1] & 0x80:
+        raise PeerError("the peer's public key has its top bit set")
     try:
         return Box(crypto.shared_key(public, secret))
     except CryptoError:
