@@ -82,6 +82,8 @@ class Central:
     agents: set[bytes] | None = None
     asked: list[Asked] = field(default_factory=list)
     delay: float = 0.0
+    outbox: list[list[bytes]] = field(default_factory=list)
+    """Messages to send unasked."""
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> Central:
@@ -128,7 +130,7 @@ class Central:
                 router.setsockopt(zmq.ZAP_DOMAIN, b"zapd.agents")
             _bind(router, self.address)
             self.address = router.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-        except BaseException as trouble:  # handed to the starter
+        except BaseException as trouble:  # noqa: BLE001  (handed to the starter)
             self._trouble = trouble
             bound.set()
             context.destroy(linger=0)
@@ -145,6 +147,8 @@ class Central:
                 self.asked.append(asked)
                 for reply in self.script(self, asked):
                     later.append((time.monotonic() + self.delay, reply))
+            while self.outbox:
+                router.send_multipart(self.outbox.pop(0))
             now = time.monotonic()
             for entry in [each for each in later if each[0] <= now]:
                 later.remove(entry)

@@ -106,7 +106,7 @@ def _read_private(path: Path) -> bytes:
         raise ConfigurationError(
             f"{path}: {error.strerror}; `zapd agent enroll NAME -o {path}` writes this file"
         ) from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
             raise ConfigurationError(f"{path}: not a regular file")
@@ -117,7 +117,9 @@ def _read_private(path: Path) -> bytes:
             )
         if info.st_uid not in (0, os.geteuid()):
             raise ConfigurationError(f"{path}: it belongs to another user (uid {info.st_uid}); chown it")
-        content = file.read(MAX_FILE + 1)
+        content = os.read(descriptor, MAX_FILE + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > MAX_FILE:
         raise ConfigurationError(f"{path}: longer than {MAX_FILE} octets")
     return content
