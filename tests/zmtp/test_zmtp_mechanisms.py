@@ -15,7 +15,7 @@ from support.zmtp_pairs import Pair, ToyClient, ToyServer, messages_of
 
 from zapd.errors import Conflict, InvalidInput, NotFound
 from zapd.zmtp.connection import Connection
-from zapd.zmtp.credentials import NullCredentials, PlainCredentials
+from zapd.zmtp.credentials import CurveCredentials, NullCredentials, PlainCredentials
 from zapd.zmtp.handshake import CredentialsLike, Handshake, Mechanism, PeerError, Session
 from zapd.zmtp.mechanisms import lookup, names, register, run
 from zapd.zmtp.mechanisms.null import NullClient, NullServer
@@ -199,5 +199,7 @@ def test_without_a_verdict_nobody_gets_in() -> None:
 
 
 def test_credentials_are_frames_of_a_question() -> None:
-    """NULL brings none (RFC 27)."""
+    """NULL brings none, PLAIN two, CURVE one (RFC 27)."""
     assert NullCredentials().frames == ()
+    assert PlainCredentials(b"u", b"p").frames == (b"u", b"p")
+    assert CurveCredentials(b"k" * 32).frames == (b"k" * 32,)

@@ -206,7 +206,10 @@ class _Decoder:
         # Compared, never added: ``coming`` may be anything up to 2^64-1.
         room = limits.message - sum(map(len, parts))
         if len(parts) > limits.parts or room < 0 or coming > room:
-            raise PeerError(f"a message of more than {limits.parts} parts or {limits.message} octets")
+            raise self._too_much()
+
+    def _too_much(self) -> PeerError:
+        return PeerError(f"a message of more than {self._limits.parts} parts or {self._limits.message} octets")
 
 
 class ClearDecoder(_Decoder):
@@ -366,11 +369,15 @@ class SealedDecoder(_Decoder):
             raise PeerError("reserved flags inside the cipher")
         if len(payload) > self._limits.frame:
             raise PeerError(f"a frame longer than {self._limits.frame} octets")
-        self._parts.append(payload)
-        self._check_message(self._parts)
+        parts = self._parts
+        parts.append(payload)
+        self._held += len(payload)
+        if len(parts) > self._limits.parts or self._held > self._limits.message:
+            raise self._too_much()
         if not flags:
-            batch.append(self._parts)
+            batch.append(parts)
             self._parts = []
+            self._held = 0
 
 
 Decoder = ClearDecoder | SealedDecoder
