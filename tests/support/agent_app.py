@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Any
 
 import zmq
+from support.agent_central import Pair, new_pair
 
 import zapd.agent
-from support.agent_central import Pair, new_pair
 from zapd.agent import Agent, AgentKeys, Endpoint
 
 DEADLINE = 0.3
@@ -33,6 +33,7 @@ class App:
     ) -> None:
         self.context: zmq.Context[Any] = zmq.Context()
         self.visitors: zmq.Context[Any] = zmq.Context()
+        self._visiting: list[zmq.Socket[Any]] = []
         self.mechanism = mechanism
         self.server = new_pair()
         self.agent: Agent = zapd.agent.start(
@@ -53,8 +54,12 @@ class App:
     def __enter__(self) -> App:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
-        self.visitors.destroy(linger=0)
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for visitor in self._visiting:
+            visitor.close()
+        self.visitors.term()
         self.socket.close()
         started = time.monotonic()
         self.context.term()
@@ -70,21 +75,18 @@ class App:
             pair = pair or new_pair()
             socket.setsockopt(zmq.CURVE_PUBLICKEY, pair.public)
             socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
-            socket.setsockopt(zmq.CURVE_SERVERKEY, from_secret(self.server))
+            socket.setsockopt(zmq.CURVE_SERVERKEY, self.server.public)
         elif self.mechanism == "PLAIN":
             socket.plain_username = user.encode()
             socket.plain_password = password.encode()
         socket.connect(self.address)
         socket.send(says)
+        self._visiting.append(socket)
         return socket
 
     def next_in(self, timeout: float = 8.0) -> bytes | None:
         """What the next visitor that got in said, or None."""
         return self.socket.recv() if self.socket.poll(int(timeout * 1000)) else None
-
-
-def from_secret(pair: Pair) -> bytes:
-    return pair.public
 
 
 def new_agent(*endpoints: Endpoint) -> AgentKeys:

@@ -186,3 +186,13 @@ def wait_until(true: Callable[[], object], timeout: float = 8.0) -> bool:
 
 def foreign_id() -> bytes:
     return os.urandom(16)
+
+
+if __name__ == "__main__":  # an honest central as a process of its own, to be stopped and killed
+    import sys
+
+    address, *keys = sys.argv[1:]
+    with Central(address=address, known={(bytes.fromhex(key),) for key in keys}) as process:
+        print(process.address, flush=True)
+        while True:
+            time.sleep(1)
