@@ -1,0 +1,375 @@
+"""Reading a configuration: what it gives, and how it says what is wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from zapd.config import Config, InvalidConfiguration, load
+from zapd.errors import ConfigurationError
+
+GOOD = """\
+[server]
+data_dir = "data"
+[database]
+url = "sqlite:///data/zapd.db"
+[[zap]]
+listen = "tcp://127.0.0.1:9027"
+mechanism = "CURVE"
+[backend.keys]
+type = "sql"
+[domain.orders]
+mechanisms = ["CURVE"]
+backends = ["keys"]
+"""
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def _write(text: str) -> Path:
+        path = tmp_path / "zapd.toml"
+        path.write_text(dedent(text))
+        return path
+
+    return _write
+
+
+def mistakes(path: Path) -> list[str]:
+    """What is wrong with a file, as it is shown."""
+    with pytest.raises(InvalidConfiguration) as caught:
+        load(path)
+    return [str(mistake) for mistake in caught.value.mistakes]
+
+
+def warnings(path: Path) -> list[str]:
+    return [str(warning) for warning in load(path).warnings]
+
+
+def test_every_setting_of_the_documentation_is_read(write: Write, tmp_path: Path) -> None:
+    """A file that uses most settings arrives as typed data: seconds, octets, absolute paths."""
+    secret = tmp_path / "bind.secret"
+    secret.write_text("hush\n")
+    secret.chmod(0o600)
+    config = load(
+        write("""\
+        [server]
+        data_dir = "data"
+        drain = "100ms"
+        [database]
+        url = "sqlite:///data/zapd.db"
+        max_staleness = "5m"
+        [[zap]]
+        listen = "tcp://127.0.0.1:9027"
+        [[zap]]
+        listen = "ipc://data/zap.sock"
+        mechanism = "NULL"
+        domains = ["default"]
+        mode = "0660"
+        users = [0, "root"]
+        [admin]
+        listen = "127.0.0.1:8027"
+        [audit]
+        durability = "strict"
+        flush_interval = "100ms"
+        max_size = "20GB"
+        retention = "400d"
+        [backend.keys]
+        type = "sql"
+        [backend.staff]
+        type = "passwd"
+        file = "passwd"
+        nested = { password = "file:bind.secret" }
+        [domain.orders]
+        mechanisms = ["CURVE"]
+        backends = ["keys", { backend = "staff", on_unavailable = "next" }]
+        allow = ["10.0.0.0/8", "ipc:gid=100"]
+        deny = ["10.9.0.0/16"]
+        unknown_keys = "pending"
+        [domain."metrics.*"]
+        mechanisms = ["PLAIN"]
+        backends = ["staff"]
+        deadline = "500ms"
+        backend_deadline = "400ms"
+        [domain.lab]
+        mechanisms = ["NULL"]
+        allow = ["192.0.2.0/24"]
+        null_user = "lab"
+        [limits]
+        handshakes_total = 2000
+        frame_size = "2MiB"
+        """)
+    )
+    assert config.server.drain == 0.1
+    assert config.database.max_staleness == 300
+    assert config.server.data_dir == tmp_path / "data"
+    assert config.database_url() == f"sqlite:///{tmp_path}/data/zapd.db"
+    assert [str(address) for address in config.addresses()] == [
+        "tcp://127.0.0.1:9027",
+        f"ipc://{tmp_path}/data/zap.sock",
+    ]
+    assert config.zap[1].permissions == 0o660
+    assert config.zap[1].uids() == {0}
+    assert config.audit.max_size == 20_000_000_000
+    assert config.audit.retention == 400 * 86400
+    assert config.limits.frame_size == 2 << 20
+    assert config.curve_key_file == tmp_path / "data" / "server.key"
+    assert config.backend["staff"].settings["file"] == "passwd"
+    assert config.backend["staff"].revealed_settings()["nested"] == {"password": "hush"}
+    assert "hush" not in repr(config)
+    rules = {rule.pattern: rule for rule in config.rules()}
+    assert [link.on_unavailable for link in rules["orders"].backends] == ["stop", "next"]
+    assert (rules["orders"].deadline, rules["metrics.*"].deadline) == (1.0, 0.5)
+    assert rules["lab"].null_user == "lab"
+
+
+def test_an_almost_empty_file_has_the_defaults(write: Write, tmp_path: Path) -> None:
+    """Without [[zap]] and [admin] zapd is on loopback, with CURVE."""
+    config = load(write("[server]\n"))
+    assert [(each.listen, each.mechanism) for each in config.zap] == [("tcp://127.0.0.1:9027", "CURVE")]
+    assert config.admin.listen == "127.0.0.1:8027"
+    assert config.server.data_dir == tmp_path / "data"
+    assert config.database_url() == f"sqlite:///{tmp_path}/data/zapd.db"
+    assert [str(each) for each in config.warnings] == [
+        "line 1: domain: there is no domain: every question is refused until there is a [domain.NAME]"
+    ]
+
+
+def test_every_mistake_is_told_at_once_with_its_line(write: Write) -> None:
+    """Wrong shapes, unknown settings and broken rules stand side by side, in the order of the file."""
+    found = mistakes(
+        write("""\
+        [server]
+        data_dri = "data"
+        drain = 5
+        [[zap]]
+        listen = "tcp://0.0.0.0:9027"
+        mechanism = "PLAIN"
+        domains = ["orders"]
+        [[zap]]
+        mechanism = "CURVE"
+        [admin]
+        listen = "0.0.0.0:8027"
+        [backend.keys]
+        type = "sqll"
+        [domain.orders]
+        mechanisms = ["CURVE", "KERBEROS"]
+        backends = ["kess"]
+        allow = ["10.1.0.0/8"]
+        [limits]
+        plan_deadline = "3s"
+        """)
+    )
+    assert [line.split(": ")[:2] for line in found] == [
+        ["line 2", "server.data_dri"],
+        ["line 3", "server.drain"],
+        ["line 6", "zap[1].mechanism"],
+        ["line 8", "zap[2].listen"],
+        ["line 11", "admin.listen"],
+        ["line 13", "backend.keys.type"],
+        ["line 15", "domain.orders.mechanisms[2]"],
+        ["line 16", "domain.orders.backends"],
+        ["line 17", "domain.orders.allow"],
+        ["line 19", "limits.plan_deadline"],
+    ]
+    assert "did you mean 'data_dir'?" in found[0]
+    assert '"5s"' in found[1]
+    assert "did you mean 'sql'?" in found[5]
+    assert "did you mean 'keys'?" in found[7]
+    assert "write 10.0.0.0/8" in found[8]
+
+
+def test_the_error_is_a_configuration_error_and_names_the_file(write: Write) -> None:
+    """Whoever knows only ConfigurationError gets file, line, setting, problem and mend in its text."""
+    path = write("[servr]\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    assert str(caught.value) == f"{path}: line 1: servr: unknown setting: did you mean 'server'?"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("[server]\nworkers = \n", 2, "not TOML: Invalid value at column 11"),
+        ('[server]\ndata_dir = "da', 2, "not TOML"),
+        ("[server]\nworkers = 1\n[server]\n", 3, "not TOML"),
+        ("[audit\n", 1, "not TOML"),
+    ],
+)
+def test_a_half_edited_file_is_refused_with_its_line(write: Write, text: str, line: int, words: str) -> None:
+    """A file that is no TOML is one mistake, with the line at which reading ended."""
+    (found,) = mistakes(write(text))
+    assert found.startswith(f"line {line}: ")
+    assert words in found
+
+
+def test_files_that_cannot_be_read_are_one_sentence(tmp_path: Path) -> None:
+    """No file, a folder, and octets that are no text each have their words."""
+    assert "there is no such file" in mistakes(tmp_path / "none.toml")[0]
+    assert "cannot be read" in mistakes(tmp_path)[0]
+    (tmp_path / "latin").write_bytes(b"[server]\n# caf\xe9\n")
+    assert mistakes(tmp_path / "latin") == ["line 2: not UTF-8 text: save the file as UTF-8"]
+
+
+@pytest.mark.parametrize(
+    "listen", ["tcp://*:9027", "tcp://0.0.0.0:9027", "tcp://[::]:9027", "tcp://192.0.2.1:9027"]
+)
+@pytest.mark.parametrize("mechanism", ["NULL", "PLAIN"])
+def test_an_open_endpoint_must_be_curve(write: Write, listen: str, mechanism: str) -> None:
+    """R9: NULL and PLAIN are refused wherever others can reach them, and nothing overrides that."""
+    endpoint = f'[[zap]]\nlisten = "{listen}"\nmechanism = "{{}}"\n{{}}'
+    (found,) = mistakes(write(endpoint.format(mechanism, 'domains = ["x"]\n')))
+    assert found.startswith("line 3: zap[1].mechanism: ")
+    assert "CURVE" in found
+    load(write(endpoint.format("CURVE", "")))
+
+
+@pytest.mark.parametrize(
+    "listen", ["tcp://127.0.0.1:9027", "tcp://[::1]:9027", "tcp://localhost:9027", "ipc://zap.sock"]
+)
+def test_null_and_plain_are_for_loopback_and_ipc(write: Write, listen: str) -> None:
+    """On loopback and ipc they are allowed, once the endpoint says what it may be asked about."""
+    text = f'[[zap]]\nlisten = "{listen}"\nmechanism = "NULL"\n'
+    assert "line 1: zap[1]: a NULL endpoint does not say what it may be asked about" in mistakes(write(text))[0]
+    load(write(text + 'domains = ["default"]\n'))
+
+
+@pytest.mark.parametrize(
+    ("admin", "words"),
+    [
+        ('listen = "0.0.0.0:8027"', "add tls_cert and tls_key, or behind_proxy = true"),
+        ('listen = "8027"', "no HOST:PORT"),
+        ('tls_cert = "a.pem"', "needs tls_key beside it"),
+        ('trusted_proxies = ["10.0.0.0/8"]', "without behind_proxy"),
+        ('behind_proxy = true\ntrusted_proxies = ["ten"]', "no network"),
+        ('behind_proxy = "yes"', "write true or false"),
+        ('listen = "127.0.0.1:9027"', "listens there already"),
+    ],
+)
+def test_the_admin_api_is_never_open_in_the_clear(write: Write, admin: str, words: str) -> None:
+    """Beyond loopback it must have TLS or a proxy that does it, and its settings must fit together."""
+    assert any(words in found for found in mistakes(write(f"[admin]\n{admin}\n")))
+
+
+def test_the_admin_api_may_be_open_behind_a_proxy(write: Write) -> None:
+    """behind_proxy says that somebody else does TLS."""
+    load(write('[admin]\nlisten = "0.0.0.0:8027"\nbehind_proxy = true\n'))
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ('backend_deadline = "1100ms"', "backend_deadline (1100ms) must be at most plan_deadline (1s)"),
+        ('plan_deadline = "2s"', "plan_deadline (2s) must be less than agent_deadline (2s)"),
+        ('agent_deadline = "5s"', "agent_deadline (5s) must be less than handshake_deadline (5s)"),
+        ('hold_min = "6s"', "hold_min (6s) must be at most hold_max (5s)"),
+        ('stalled = "0s"', "a bound of nothing"),
+        ("handshakes_total = 0", "write at least 1"),
+        ('frame_size = "100B"', "at least 255B"),
+        ("frame_size = 100", "not a size"),
+        ('plan_deadline = "1 fortnight"', "not a time"),
+        ('plan_deadline = "999999d"', "longer than a century"),
+    ],
+)
+def test_times_and_bounds_keep_their_order(write: Write, limits: str, words: str) -> None:
+    """backend ≤ plan < agent < handshake, and no bound may be nothing."""
+    assert any(words in found for found in mistakes(write(f"[limits]\n{limits}\n")))
+
+
+@pytest.mark.parametrize(
+    ("domain", "words"),
+    [
+        ('[domain."zapd.agents"]\nmechanisms = ["CURVE"]\nbackends = ["keys"]', "reserved for zapd's own door"),
+        ('[domain."a*b"]\nmechanisms = ["CURVE"]\nbackends = ["keys"]', "'*' stands at the end only"),
+        ('[domain.x]\nmechanisms = ["NULL"]', "explicit allow list"),
+        ('[domain.x]\nmechanisms = ["CURVE"]', "no backend is named"),
+        ("[domain.x]\nmechanisms = []", "name at least one"),
+        ("[domain.x]\n", "domain.x.mechanisms: is missing"),
+        ('[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["other"]', "there is no [backend.other]"),
+        ('[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["keys", "keys"]', "twice in its chain"),
+        ('[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["keys"]\ngrace = "2d"', "grace is at most 24 h"),
+        ('[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["keys"]\nbackend_deadline = "2s"', "within the plan's"),
+        ('[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["keys"]\ndeny = ["ipc:pid=1"]', "no address rule"),
+        ('[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["keys"]\nalow = []', "did you mean 'allow'?"),
+    ],
+)
+def test_domains_that_cannot_be_meant_are_refused(write: Write, domain: str, words: str) -> None:
+    """Everything that deciding would refuse at start is found here, at its line, and only once."""
+    (found,) = mistakes(write('[backend.keys]\ntype = "sql"\n' + domain + "\n"))
+    assert words in found
+    assert not found.startswith("line 1:")
+
+
+def test_what_follows_from_a_mistake_is_not_a_second_one(write: Write) -> None:
+    """A misspelt allow list is one mistake, not also a NULL domain without one."""
+    found = mistakes(write('[domain.x]\nmechanisms = ["NULL"]\nalow = ["10.0.0.0/8"]\n'))
+    assert found == ["line 3: domain.x.alow: unknown setting: did you mean 'allow'?"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ('listen = "ipc://z.sock"\nmechanism = "NULL"\ndomains = ["x"]\nmode = "rw"', "no mode"),
+        (
+            'listen = "ipc://z.sock"\nmechanism = "NULL"\ndomains = ["x"]\nusers = ["nobody-here"]',
+            "does not know it",
+        ),
+        ('listen = "tcp://127.0.0.1:1"\nmode = "0600"', "for ipc endpoints only"),
+        ('listen = "tcp://localhost.example:1"', "listens on a name"),
+        ('listen = "udp://127.0.0.1:1"', "write tcp://host:port or ipc://path"),
+        ('listen = "tcp://127.0.0.1:1"\ndomains = ["x"]', "CURVE endpoint has no domains"),
+        ('listen = "ipc://z.sock"\nmechanism = "NULL"\ndomains = ["zapd.agents"]', "reserved"),
+        ('listen = "tcp://127.0.0.1:1"\nmechanism = "GSSAPI"', "'NULL', 'PLAIN' or 'CURVE'"),
+        ("listen = 1", "not a text"),
+    ],
+)
+def test_endpoints_that_cannot_be_meant_are_refused(write: Write, endpoint: str, words: str) -> None:
+    """Settings of an endpoint must fit its transport and mechanism."""
+    (found,) = mistakes(write(f"[[zap]]\n{endpoint}\n"))
+    assert words in found
+
+
+def test_a_table_where_an_array_of_tables_belongs(write: Write) -> None:
+    """[zap] instead of [[zap]] says which brackets to write."""
+    (found,) = mistakes(write('[zap]\nlisten = "tcp://127.0.0.1:1"\n'))
+    assert "write [[zap]], with two brackets" in found
+
+
+def test_two_endpoints_on_one_address_are_refused(write: Write) -> None:
+    """The second one is the mistake; port 0 is a new port each time."""
+    (found,) = mistakes(write('[[zap]]\nlisten = "tcp://127.0.0.1:1"\n' * 2))
+    assert found.startswith("line 4: zap[2].listen: ")
+    load(write('[[zap]]\nlisten = "tcp://127.0.0.1:0"\n' * 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[audit]\ndurability = "relaxed"\n', "up to 100ms of records may be lost"),
+        ('[audit]\ndurability = "off"\n', "records may be lost"),
+        ('[database]\nurl = "postgresql+psycopg://zapd:hush@db/zapd"\n', "a password stands in this file"),
+        ('[backend.spare]\ntype = "sql"\n', "no domain asks it"),
+        (
+            '[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["k"]\ngrace = "1h"\n[backend.k]\ntype = "sql"\n',
+            "for 1h",
+        ),
+        (
+            '[[zap]]\nlisten = "ipc://z"\nmechanism = "NULL"\ndomains = ["x"]\nmode = "0666"\n',
+            "every user of this machine",
+        ),
+    ],
+)
+def test_what_is_unwise_is_a_warning(write: Write, text: str, words: str) -> None:
+    """Allowed and unwise: the configuration is used, and says so. No secret is in the words."""
+    found = warnings(write(text))
+    assert any(words in each for each in found)
+    assert not any("hush" in each for each in found)
+
+
+def test_the_example_configuration_is_good() -> None:
+    """deploy/zapd.toml is refused nowhere and unwise nowhere."""
+    config = load(Path(__file__).parents[2] / "deploy" / "zapd.toml")
+    assert isinstance(config, Config)
+    assert config.warnings == ()

@@ -1,0 +1,40 @@
+"""The configuration of the daemon: one TOML file, read into plain typed data.
+
+`load` reads it and finds every mistake at once. Only the command line and the composition root read this
+package; the rooms get plain arguments. What each setting means is written beside it in
+`zapd.config.sections` and `zapd.config.limits`.
+"""
+
+from zapd.config.findings import InvalidConfiguration, Mistake
+from zapd.config.limits import LimitsSection
+from zapd.config.load import Config, absolute_database_url, load
+from zapd.config.secret import Secret, read_private
+from zapd.config.sections import (
+    AdminSection,
+    AuditSection,
+    BackendSection,
+    DatabaseSection,
+    DomainSection,
+    LinkSection,
+    ServerSection,
+    ZapSection,
+)
+
+__all__ = [
+    "AdminSection",
+    "AuditSection",
+    "BackendSection",
+    "Config",
+    "DatabaseSection",
+    "DomainSection",
+    "InvalidConfiguration",
+    "LimitsSection",
+    "LinkSection",
+    "Mistake",
+    "Secret",
+    "ServerSection",
+    "ZapSection",
+    "absolute_database_url",
+    "load",
+    "read_private",
+]

@@ -1,0 +1,270 @@
+"""What may stand in ``zapd.toml``: every table, every setting, its default and what it means.
+
+Plain typed data and nothing else; the string beneath a setting is its documentation, here and in
+docs/configuration.md. What one setting demands of another is in `zapd.config.checks`. Times are seconds and
+sizes octets once they are read; paths are absolute once `zapd.config.load` has returned.
+"""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from zapd.config.limits import LimitsSection
+from zapd.config.secret import Secret
+from zapd.config.values import Duration, Flag, Location, Size, Whole, base_of, fault
+
+Mechanism = Literal["NULL", "PLAIN", "CURVE", "GSSAPI"]
+Strings = tuple[str, ...]
+
+
+class Section(BaseModel):
+    """A table: unknown settings are mistakes, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+
+class ServerSection(Section):
+    """The process itself."""
+
+    data_dir: Location = Field(default=Path("data"), validate_default=True)
+    """Where zapd keeps what it writes: the journal, SQLite's files, ipc sockets. Relative paths, those in URLs
+    too, start at the folder of this file."""
+    workers: Annotated[Whole, Field(ge=1, le=64)] = 1
+    """Processes that answer questions."""
+    drain: Duration = 5.0
+    """How long SIGTERM lets open questions finish, newcomers hearing 300, before zapd stops."""
+    curve_key: Location | None = None
+    """File with the server's CURVE key pair, as `zapd keygen` writes it; `server.key` in `data_dir` unless
+    named. Needed by CURVE endpoints."""
+
+
+def _secret(value: object, info: ValidationInfo) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str) or not value:
+        raise fault("not a text", "write it in quotes, or file:PATH, or env:NAME")
+    return Secret.parse(value, base_of(info))
+
+
+SecretText = Annotated[Secret, BeforeValidator(_secret)]
+
+
+class DatabaseSection(Section):
+    """Where keys, users, agents and tokens are kept."""
+
+    url: SecretText = Secret(inline="sqlite:///data/zapd.db")
+    """`sqlite:///PATH` or `postgresql+psycopg://USER@HOST/NAME`; `file:PATH` reads it from a file that nobody
+    else can read, `env:NAME` from the environment."""
+    max_staleness: Duration = 300.0
+    """A replica that cannot read changes answers from memory for so long, then 300. A lone process on SQLite
+    has no such limit."""
+
+
+class ZapSection(Section):
+    """An endpoint that takes ZAP questions. Any number of them; without one there is CURVE on
+    `tcp://127.0.0.1:9027`."""
+
+    listen: str
+    """`tcp://HOST:PORT` (an IPv6 host in brackets, `*` for every interface) or `ipc://PATH`."""
+    mechanism: Literal["NULL", "PLAIN", "CURVE"] = "CURVE"
+    """How those who ask prove who they are. CURVE takes enrolled agents; NULL and PLAIN are possible on loopback
+    and ipc only."""
+    domains: Strings = ()
+    """The domains that a NULL or PLAIN endpoint may be asked about. Of an agent's domains the registry knows, so
+    that CURVE has none here."""
+    mode: str | None = None
+    """Who may open an ipc socket, in octal; `0600` unless named."""
+    group: str | Whole | None = None
+    """The group, by name or number, that an ipc socket belongs to."""
+    users: tuple[str | Whole, ...] | None = None
+    """The users, by name or number, that may connect to an ipc socket, as the kernel names them; everybody whom
+    `mode` lets through unless named."""
+
+    @property
+    def permissions(self) -> int:
+        """``mode`` as a number."""
+        return int(self.mode, 8) if self.mode else 0o600
+
+    def uids(self) -> frozenset[int] | None:
+        """``users`` as numbers; None for everybody. Raises `KeyError` for a name that the system does not know."""
+        if self.users is None:
+            return None
+        return frozenset(user if isinstance(user, int) else pwd.getpwnam(user).pw_uid for user in self.users)
+
+    def gid(self) -> int | None:
+        """``group`` as a number. Raises `KeyError` for a name that the system does not know."""
+        return grp.getgrnam(self.group).gr_gid if isinstance(self.group, str) else self.group
+
+
+class AdminSection(Section):
+    """The REST API and the console."""
+
+    listen: str = "127.0.0.1:8027"
+    """`HOST:PORT`. Beyond loopback it must have TLS or `behind_proxy`."""
+    tls_cert: Location | None = None
+    """File with the certificate and its chain, PEM."""
+    tls_key: Location | None = None
+    """File with the certificate's key, PEM, that nobody else can read."""
+    behind_proxy: Flag = False
+    """A reverse proxy in front does TLS, and nobody else can reach this port."""
+    trusted_proxies: Strings = ()
+    """Networks of the proxies whose `X-Forwarded-For` is believed."""
+
+
+class AuditSection(Section):
+    """The record of every decision."""
+
+    durability: Literal["strict", "relaxed", "off"] = "strict"
+    """`strict`: on disk before the reply leaves. `relaxed`: on disk within `flush_interval`. `off`: written,
+    and left to the system to bring to disk."""
+    flush_interval: Duration = 0.1
+    """How long `relaxed` lets a record wait."""
+    head: str = "syslog"
+    """Where signed checkpoints go: `syslog`, `file:PATH` or `https://…`. What a checkpoint covers cannot be cut
+    off unnoticed."""
+    signing_key: Location | None = None
+    """File with the Ed25519 key that signs checkpoints; `journal.key` in `data_dir` unless named."""
+    max_size: Size = 20 * 10**9
+    """How much disk the journal may take. At 80 % zapd warns; then the oldest checkpointed segments go, leaving a
+    signed stub."""
+    retention: Duration = 400 * 86400.0
+    """How long checkpointed segments are kept."""
+    search_retention: Duration = 30 * 86400.0
+    """How much of the journal SQL keeps for searching."""
+
+
+class BackendSection(BaseModel):
+    """One source of credentials, by a name of yours. All but `type` belongs to the plugin and is described
+    with it; a text `file:PATH` or `env:NAME` is a secret."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+
+    type: str
+    """The plugin: `sql`, `passwd`, or what another package offers as a `zapd.backends` entry point."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _close_secrets(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, dict):
+            return value
+        base = base_of(info)
+        return {name: each if name == "type" else _closed(each, base) for name, each in value.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the plugin gets, its secrets still closed (`Secret`)."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def revealed_settings(self) -> dict[str, Any]:
+        """What the plugin gets, its secrets read now. Raises `ConfigurationError` for one that cannot be."""
+        return {name: _opened(value) for name, value in self.settings.items()}
+
+    def secrets(self) -> dict[str, tuple[Secret, ...]]:
+        """The secrets in each setting."""
+        return {name: tuple(_secrets_in(value)) for name, value in self.settings.items()}
+
+
+def _closed(value: Any, base: Path) -> Any:
+    """``value`` with each text ``file:…`` and ``env:…`` in it made a `Secret`."""
+    if isinstance(value, str) and value.startswith(("file:", "env:")):
+        return Secret.parse(value, base)
+    if isinstance(value, dict):
+        return {name: _closed(each, base) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_closed(each, base) for each in value]
+    return value
+
+
+def _opened(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, dict):
+        return {name: _opened(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_opened(each) for each in value]
+    return value
+
+
+def _secrets_in(value: Any) -> Iterator[Secret]:
+    if isinstance(value, Secret):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _secrets_in(each)
+
+
+class LinkSection(Section):
+    """A backend in a domain's chain. A plain name is enough where the defaults fit."""
+
+    backend: str
+    """Its name, as in `[backend.NAME]`."""
+    on_unknown: Literal["stop", "next"] = "next"
+    """Whether the next one is asked after "I do not know him"."""
+    on_reject: Literal["stop", "next"] = "stop"
+    """Whether the next one is asked after "I know him, and the proof is wrong"."""
+    on_unavailable: Literal["stop", "next"] = "stop"
+    """Whether the next one is asked after "I cannot tell now". With `next` a refusal by the others stays in
+    doubt: 300."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"backend": value} if isinstance(value, str) else value
+
+
+class DomainSection(Section):
+    """A ZAP domain, as the socket sets it. A trailing `*` matches; the longest pattern wins; `*` does not match
+    the empty domain. A domain that matches nothing is refused."""
+
+    mechanisms: tuple[Mechanism, ...] = Field(min_length=1)
+    """Which mechanisms may be granted."""
+    backends: tuple[LinkSection, ...] = ()
+    """Who is asked, in this order: names, or tables such as
+    `{ backend = "staff", on_unavailable = "next" }`."""
+    allow: Strings = ()
+    """Addresses that may come: networks in CIDR form, `ipc`, `ipc:uid=N`, `ipc:gid=N`. Empty is everywhere, but
+    for NULL, which is granted by an explicit list alone."""
+    deny: Strings = ()
+    """Addresses that may not come, whatever `allow` says."""
+    unknown_keys: Literal["refuse", "pending"] = "refuse"
+    """What a CURVE key that no backend knows hears: `refuse` is 400, `pending` is 300 until it is approved."""
+    grace: Duration = 0.0
+    """How long an agent cut off from every zapd may repeat the last 200; at most a day."""
+    null_user: str = ""
+    """The user id of those whom NULL lets in."""
+    deadline: Duration | None = None
+    """For all backends together; `limits.plan_deadline` unless named."""
+    backend_deadline: Duration | None = None
+    """For each backend; `limits.backend_deadline` unless named."""
+    refusal_tick: Duration = 0.1
+    """PLAIN refusals leave on multiples of this, so that time tells nothing."""
+    cache_good: Duration = 10.0
+    """How long a 200 that was dear to get is repeated from memory. Changes in zapd's registry are in force at
+    once all the same."""
+    cache_bad: Duration = 2.0
+    """The same for refusals."""
+
+
+class Sections(Section):
+    """The whole file."""
+
+    server: ServerSection = ServerSection()
+    database: DatabaseSection = DatabaseSection()
+    zap: tuple[ZapSection, ...] = (ZapSection(listen="tcp://127.0.0.1:9027"),)
+    admin: AdminSection = AdminSection()
+    audit: AuditSection = AuditSection()
+    backend: dict[str, BackendSection] = {}
+    domain: dict[str, DomainSection] = {}
+    limits: LimitsSection = LimitsSection()
