@@ -8,10 +8,12 @@ never backend code. Built-in backends and strangers' come through the same door:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+import msgspec
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -37,9 +39,12 @@ class Outcome(StrEnum):
     """Cannot tell now: 300, unless the domain's chain says next."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a backend is asked. Names were checked for length and control characters at the door."""
+class Question(msgspec.Struct, frozen=True, gc=False):
+    """What a backend is asked. Names were checked for length and control characters at the door.
+
+    This and its neighbours are msgspec structs, not dataclasses: one is made for each question, and a struct
+    costs a tenth. They hold no reference that could make a cycle, so the garbage collector need not look.
+    """
 
     domain: str
     mechanism: str
@@ -49,23 +54,31 @@ class Question:
     """CURVE: the client's long-term public key, 32 octets."""
     username: str = ""
     """PLAIN: the user's name. GSSAPI: the principal that libzmq has proved."""
-    password: bytes = field(default=b"", repr=False)
+    password: bytes = b""
+    """PLAIN: never empty, without NUL, at most 255 octets. Not shown by ``repr``."""
+
+    def __repr__(self) -> str:
+        who = repr(self.username) if self.username else f"key of {len(self.key)} octets"
+        return f"Question({self.mechanism} in {self.domain!r} from {self.address}, {who})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("mechanism", self.mechanism), ("domain", self.domain), ("address", self.address)]
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who somebody turned out to be."""
+class Principal(msgspec.Struct, frozen=True, gc=False):
+    """Who somebody turned out to be. What breaks the rules of `zapd.auth.grant` is answered 300."""
 
     name: str
-    """The stable name, not the raw key: the user id of the reply, at most 255 octets."""
+    """The stable name, not the raw key: the user id of the reply, 1 to 255 octets without control characters."""
     groups: tuple[str, ...] = ()
+    """Without comma or control characters."""
     attributes: tuple[tuple[str, str], ...] = ()
     """Become ``X-<name>`` metadata of the reply."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one backend says."""
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """What one backend says. A backend that answers from memory does well to keep its verdicts and give the
+    same object again: replies are remembered by its identity."""
 
     outcome: Outcome
     principal: Principal | None = None
@@ -112,10 +125,27 @@ class Backend(Protocol):
         ...
 
     async def check(self, question: Question) -> Verdict:
-        """Answer one question. Never blocks the loop; does not suspend when memory can answer. An exception is
-        a bug and becomes UNAVAILABLE."""
+        """Answer one question. Never blocks the loop; does not suspend when memory can answer.
+
+        An exception is a bug and becomes UNAVAILABLE, but for `zapd.errors.Unavailable` (the world's trouble)
+        and `zapd.auth.hashing.HashPoolFull`, which become UNAVAILABLE without alarm.
+
+        zapd runs it by hand up to its first suspension and gives it a task only then, so that an answer from
+        memory costs none. Hence code that needs the current task (``asyncio.timeout``, anyio, httpx) must come
+        after a suspension: open with ``await asyncio.sleep(0)``. Deadlines are zapd's affair anyway: past them
+        the task is cancelled.
+        """
         ...
 
     async def aclose(self) -> None:
         """Give everything back. Called once, also when `start` failed."""
+        ...
+
+
+class ReportsProblem(Protocol):
+    """A backend that works, yet wants to tell something, may have this beside `Backend`."""
+
+    @property
+    def problem(self) -> str:
+        """One sentence with its mend for ``zapd backend list``; empty when all is well. Never a secret."""
         ...

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from zapd.zap import Status, ZapReply
 
@@ -16,8 +17,7 @@ class TrailStep(NamedTuple):
     milliseconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The reply, and the private reason that only the journal sees."""
 
     reply: ZapReply

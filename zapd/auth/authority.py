@@ -1,0 +1,270 @@
+"""The single door: every question to this zapd is decided here.
+
+`Authority.decide` takes a ZAP request and always gives a `Decision`: doubt and our own bugs are 300, and nothing
+is a 200 that no rule granted. The order is fixed: is the policy current; may this asker ask; which rule speaks
+for the domain; mechanism; address; the form of the credentials; memory; the backends. zapd's own door has a path
+of its own, `decide_door`, which no rule and no asker can reach.
+
+It records nothing, counts little and sends nothing: that is `zapd.server`'s. The hot road, a CURVE key that a
+backend knows by heart, creates no task, parses no address twice and encodes no metadata twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Final, Protocol
+
+import structlog
+
+from zapd.auth.backend import Outcome, Principal, Question, Verdict
+from zapd.auth.cache import ENTRIES, DecisionCache
+from zapd.auth.catalog import BackendHandle
+from zapd.auth.chain import BUSY, POOL_FULL, Answer
+from zapd.auth.decision import Decision
+from zapd.auth.explain import ExplainStep, explain
+from zapd.auth.grant import MEMO, Grants
+from zapd.auth.hashing import HashPool
+from zapd.auth.lanes import Lane, Lanes
+from zapd.auth.policy import Policy
+from zapd.auth.question import question_of
+from zapd.errors import InvalidInput
+from zapd.store.domains import RESERVED
+from zapd.zap import REFUSED, TRY_AGAIN, Asker, Status, ZapRequest
+
+log = structlog.get_logger(__name__)
+
+_ACCEPT: Final = Outcome.ACCEPT
+_REPLY: Final = {
+    Outcome.REJECT: REFUSED,
+    Outcome.LOCKED: REFUSED,
+    Outcome.UNKNOWN: REFUSED,
+    Outcome.NOT_YET: TRY_AGAIN,
+    Outcome.UNAVAILABLE: TRY_AGAIN,
+}
+_UNKNOWN_REASON: Final = {"CURVE": "unknown_key", "PLAIN": "unknown_user", "GSSAPI": "unknown_principal"}
+_REASON: Final = {
+    Outcome.REJECT: "rejected",
+    Outcome.LOCKED: "locked",
+    Outcome.NOT_YET: "not_yet",
+    Outcome.UNAVAILABLE: "backend_unavailable",
+}
+
+POLICY_STALE: Final = Decision(TRY_AGAIN, "policy_stale", asked=False)
+INTERNAL_ERROR: Final = Decision(TRY_AGAIN, "internal_error")
+
+
+class AgentDirectory(Protocol):
+    """Who knows the enrolled agents' keys, from memory."""
+
+    def lookup(self, public_key: bytes) -> Asker | None:
+        """The agent that this key belongs to, if it may come in now."""
+        ...
+
+    def refusal(self, public_key: bytes) -> Verdict:
+        """Why `lookup` gave None: UNKNOWN, LOCKED (revoked), NOT_YET (pending) or UNAVAILABLE, with a reason."""
+        ...
+
+
+class Authority:
+    """Decides. One for each process; its methods are for the event loop's thread."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        backends: Mapping[str, BackendHandle],
+        *,
+        agents: AgentDirectory | None = None,
+        hash_pool: HashPool | None = None,
+        is_current: Callable[[], bool] = lambda: True,
+        on_pending: Callable[[Question], None] | None = None,
+        cache_entries: int = ENTRIES,
+        reply_memo: int = MEMO,
+    ) -> None:
+        """``is_current`` says whether policy and registry are known to be current; while they are not, the
+        answer is 300. ``on_pending`` hears of each unknown key that a domain holds for approval. ``hash_pool``
+        is asked only for its dearest hash. Raises `ConfigurationError` when a rule names a backend that is not
+        there.
+        """
+        self._lanes = Lanes(policy, backends)
+        self._agents = agents
+        self._hash_pool = hash_pool
+        self._is_current = is_current
+        self._on_pending = on_pending
+        self._grants = Grants(reply_memo)
+        self.cache = DecisionCache(cache_entries)
+        self.internal_errors = 0
+        """Our own bugs, each answered 300. Any is worth an alert."""
+
+    @property
+    def policy(self) -> Policy:
+        return self._lanes.policy
+
+    @property
+    def backends(self) -> Mapping[str, BackendHandle]:
+        return self._lanes.backends
+
+    def reload(self, policy: Policy, backends: Mapping[str, BackendHandle]) -> None:
+        """Put new rules and backends in force at once, and forget what the old ones said.
+
+        Raises `ConfigurationError`, and changes nothing, when a rule names a backend that is not there.
+        """
+        self._lanes = Lanes(policy, backends)
+        self.forget()
+
+    def forget(self) -> None:
+        """Something that a backend knows has changed: no remembered decision is given any more."""
+        self.cache.forget()
+
+    async def decide(self, request: ZapRequest) -> Decision:
+        """Decide one question. Never raises; does not suspend when memory can answer."""
+        try:
+            if not self._is_current():
+                return POLICY_STALE
+            lanes = self._lanes
+            lane = lanes.get(request)
+            if lane.refusal:
+                return await self._refuse(request, lane, lane.refusal)
+            address, barred = lane.check_address(request.address)
+            if barred:
+                return await self._refuse(request, lane, barred)
+            if lane.null_decision is not None:
+                return lane.null_decision
+            question = question_of(request, address)
+            if isinstance(question, str):
+                return await self._refuse(request, lane, question)
+            if lane.chain.dear or lane.mechanism == "PLAIN":
+                return await self._remembered(lane, question)
+            answer = await lane.chain.ask(question)
+            return self._decision(lane, question, answer)
+        except Exception:  # noqa: BLE001 - a Decision always comes back
+            return self._bug()
+
+    async def decide_door(self, request: ZapRequest) -> Decision:
+        """Decide who may connect to zapd itself: enrolled agents, by their CURVE keys, and nobody else.
+
+        ``request.domain`` must be the reserved domain. The user id of a 200 is the agent's name.
+        """
+        try:
+            if not self._is_current():
+                return POLICY_STALE
+            if request.domain != RESERVED or request.mechanism != "CURVE" or self._agents is None:
+                return Decision(
+                    REFUSED, "mechanism_not_allowed" if request.domain == RESERVED else "unknown_domain"
+                )
+            (key,) = request.credentials
+            asker = self._agents.lookup(key)
+            if asker is not None:
+                principal, mark, reply = self._grants.for_key(Principal(asker.name), key)
+                return Decision(reply, "granted", principal.name, mark)
+            verdict = self._agents.refusal(key)
+            reply = _REPLY.get(verdict.outcome, TRY_AGAIN)
+            reason = "unknown_agent" if verdict.outcome is Outcome.UNKNOWN else _reason(verdict)
+            return Decision(reply, reason, _name(verdict), self._grants.fingerprint(key))
+        except Exception:  # noqa: BLE001 - a Decision always comes back
+            return self._bug()
+
+    async def explain(self, request: ZapRequest) -> list[ExplainStep]:
+        """What would be decided now, and why, rule by rule. Nothing is remembered, ticked or journalled.
+
+        For PLAIN an empty password asks no backend: only the rules are shown then.
+        """
+        return await explain(request, self._lanes, self._grants, current=self._is_current())
+
+    async def _remembered(self, lane: Lane, question: Question) -> Decision:
+        """Answer from the cache, else from the backends; keep what was dear to get."""
+        started = perf_counter()
+        cache = self.cache
+        key: bytes | None = None
+        if lane.chain.dear:
+            key = cache.key(lane.policy_version, question)
+            known = cache.get(key)
+            if known is not None:
+                return await self._at_tick(known, lane, started)
+        generation = cache.generation
+        answer = await lane.chain.ask(question)
+        decision = self._decision(lane, question, answer)
+        if answer.dear and not answer.doubt and decision.reason != "bad_principal":
+            key = key or cache.key(lane.policy_version, question)
+            good = decision.status is Status.GRANTED
+            kept = Decision(decision.reply, decision.reason, decision.principal, decision.key, cached=True)
+            cache.put(key, kept, lane.rule.cache_good if good else lane.rule.cache_bad, generation)
+        return await self._at_tick(decision, lane, started)
+
+    def _decision(self, lane: Lane, question: Question, answer: Answer) -> Decision:
+        """What a chain's answer means."""
+        verdict = answer.verdict
+        principal = verdict.principal
+        if verdict.outcome is not _ACCEPT or principal is None:
+            return self._not_granted(lane, question, answer)
+        try:
+            if question.key:
+                _, mark, reply = self._grants.for_key(principal, question.key)
+            else:
+                mark, reply = "", self._grants.without_key(principal)
+        except InvalidInput as fault:
+            # A backend let somebody in whom no ZAP reply can name: its data can be mended, so 300.
+            log.warning("a backend's principal fits no reply", domain=question.domain, reason=str(fault))
+            return Decision(TRY_AGAIN, "bad_principal", key=self._mark(question.key), trail=answer.trail)
+        return Decision(reply, "granted", principal.name, mark, answer.trail)
+
+    def _not_granted(self, lane: Lane, question: Question, answer: Answer) -> Decision:
+        verdict = answer.verdict
+        reply = _REPLY[verdict.outcome]
+        reason = _reason(verdict)
+        if verdict.outcome is Outcome.UNKNOWN:
+            reason = _UNKNOWN_REASON[question.mechanism]
+            if question.mechanism == "CURVE" and lane.rule.unknown_keys == "pending":
+                reply, reason = TRY_AGAIN, "pending_approval"
+                if self._on_pending is not None:
+                    self._on_pending(question)
+        asked = verdict is not BUSY and verdict is not POOL_FULL
+        return Decision(reply, reason, _name(verdict), self._mark(question.key), answer.trail, asked)
+
+    async def _refuse(self, request: ZapRequest, lane: Lane, reason: str) -> Decision:
+        """A no, or a not now, for a reason of policy or of form."""
+        started = perf_counter()
+        mark = self._mark(request.credentials[0]) if request.mechanism == "CURVE" else ""
+        if lane.not_now:
+            return Decision(TRY_AGAIN, reason, key=mark, asked=False)
+        return await self._at_tick(Decision(REFUSED, reason, key=mark), lane, started)
+
+    def _mark(self, key: bytes) -> str:
+        """The fingerprint; empty for no key."""
+        return self._grants.fingerprint(key) if key else ""
+
+    async def _at_tick(self, decision: Decision, lane: Lane, started: float) -> Decision:
+        """Hold a PLAIN refusal until its tick, so that time does not tell why (limits.md R15).
+
+        It leaves on the first multiple of the tick that is at least a tick after the question came: however
+        quickly it was found, it takes as long as the dearest hash. It holds no slot meanwhile.
+        """
+        if lane.mechanism != "PLAIN" or decision.reply.status is not Status.REFUSED:
+            return decision
+        tick = lane.rule.refusal_tick
+        if self._hash_pool is not None:
+            tick *= max(1, math.ceil(self._hash_pool.dearest / tick))
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        earliest = max(now, now - (perf_counter() - started) + tick)
+        await asyncio.sleep(math.ceil(earliest / tick) * tick - now)
+        return decision
+
+    def _bug(self) -> Decision:
+        self.internal_errors += 1
+        log.exception("deciding failed; the answer is 300")
+        return INTERNAL_ERROR
+
+
+def _reason(verdict: Verdict) -> str:
+    """The backend's code, if it is one: letters, digits and underscores; else what the outcome says."""
+    reason = verdict.reason
+    if reason and len(reason) <= 40 and reason.isascii() and reason.isidentifier():
+        return reason
+    return _REASON.get(verdict.outcome, verdict.outcome.value)
+
+
+def _name(verdict: Verdict) -> str:
+    return verdict.principal.name if verdict.principal is not None else ""

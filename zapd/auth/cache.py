@@ -1,0 +1,89 @@
+"""Recent decisions that were dear to get: password hashes, questions to a directory.
+
+An entry answers only the very same question: policy, domain, mechanism, the whole credential and where it came
+from. Credentials are kept as a keyed hash whose key dies with the process. What a failed backend said is never
+here; that is the caller's promise. Who asked is not part of the key: askers have been checked before anybody
+looks here, and no backend is told who they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+
+from zapd.auth.backend import Question
+from zapd.auth.decision import Decision
+
+ENTRIES = 65_536
+
+
+class DecisionCache:
+    """At most ``bound`` decisions, the least recently used going first."""
+
+    def __init__(self, bound: int = ENTRIES, clock: Callable[[], float] = monotonic) -> None:
+        self._bound = bound
+        self._clock = clock
+        self._secret = os.urandom(32)
+        self._entries: OrderedDict[bytes, tuple[float, Decision]] = OrderedDict()
+        self.generation = 0
+        """Rises with each `forget`."""
+        self.hits = 0
+        self.misses = 0
+
+    def key(self, policy_version: int, question: Question) -> bytes:
+        """What stands for a question here; every part is preceded by its length, so none can pass for
+        another's."""
+        digest = hashlib.blake2b(digest_size=32, key=self._secret)
+        for part in (
+            policy_version.to_bytes(8, "big"),
+            question.domain.encode("utf-8", "surrogatepass"),
+            question.mechanism.encode("ascii"),
+            _place(question.address),
+            question.key,
+            question.username.encode("utf-8", "surrogatepass"),
+            question.password,
+        ):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+        return digest.digest()
+
+    def get(self, key: bytes) -> Decision | None:
+        """The decision, if it is here and still good."""
+        entry = self._entries.get(key)
+        if entry is None or entry[0] <= self._clock():
+            self.misses += 1
+            if entry is not None:
+                del self._entries[key]
+            return None
+        self._entries.move_to_end(key)
+        self.hits += 1
+        return entry[1]
+
+    def put(self, key: bytes, decision: Decision, seconds: float, generation: int) -> None:
+        """Keep a decision for ``seconds``.
+
+        ``generation`` is what `generation` was before the backends were asked: what they said before a `forget` is
+        not kept after it.
+        """
+        if seconds <= 0.0 or generation != self.generation or self._bound <= 0:
+            return
+        self._entries[key] = (self._clock() + seconds, decision)
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._bound:
+            self._entries.popitem(last=False)
+
+    def forget(self) -> None:
+        """Something changed: know nothing any more."""
+        self.generation += 1
+        self._entries.clear()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _place(address: str) -> bytes:
+    """An ipc peer's process id changes with each process and decides nothing; its uid and gid do."""
+    return (address.partition(",pid=")[0] if address.startswith("ipc:") else address).encode("ascii")

@@ -1,0 +1,265 @@
+"""The backends that can be built, and those that were.
+
+`Catalog` finds classes by name among the entry points of the group ``zapd.backends``; only what the configuration
+names is ever imported. A `BackendHandle` stands for one configured backend through its whole life: it starts it,
+tries again when that fails, answers "unavailable" meanwhile, and knows how it fares. What an answer means is not
+its affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, cast
+
+import structlog
+
+from zapd.auth.backend import Backend, BackendContext, Outcome, Question, Verdict
+from zapd.errors import ConfigurationError, ZapdError
+from zapd.zap.request import CREDENTIALS
+
+log = structlog.get_logger(__name__)
+
+GROUP: Final = "zapd.backends"
+START_DEADLINE: Final = 10.0
+"""Seconds that one attempt to start may take."""
+FIRST_RETRY: Final = 0.1
+LAST_RETRY: Final = 1.0
+"""Seconds between attempts grow from the first to the last: what has healed works again within a second."""
+OPEN_QUESTIONS: Final = 256
+"""How many questions of one mechanism a backend may be working on."""
+_LOG_INTERVAL: Final = 1.0
+
+_Check = Callable[[Question], Coroutine[Any, Any, Verdict]]
+
+
+class State(StrEnum):
+    """Where a backend stands."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DISABLED = "disabled"
+    """It failed to start, for a reason that is shown; zapd goes on trying."""
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class BackendHealth:
+    """How one backend fares, for ``zapd backend list`` and the metrics."""
+
+    name: str
+    type: str
+    state: State
+    reason: str
+    """Why it is disabled, or what a running one complains of; empty when all is well."""
+    asked: int
+    unavailable: int
+    late: int
+    """Questions not answered before their deadline."""
+    errors: int
+    """Its own bugs: any is worth an alert."""
+    last_error: str
+    open: int
+    """Questions it is working on."""
+    mean_milliseconds: float
+
+
+class Gate:
+    """The open questions of one backend and mechanism, bounded."""
+
+    __slots__ = ("limit", "open")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.open = 0
+
+    def enter(self, task: asyncio.Task[Verdict]) -> None:
+        """Count this task until it ends."""
+        self.open += 1
+        task.add_done_callback(self._leave)
+
+    def _leave(self, task: asyncio.Task[Verdict]) -> None:
+        self.open -= 1
+        if not task.cancelled():
+            task.exception()  # taken note of, else asyncio complains that nobody did
+
+
+class BackendHandle:
+    """One configured backend. Its methods are for the event loop's thread."""
+
+    def __init__(
+        self,
+        name: str,
+        type_name: str,
+        backend: Backend | None,
+        *,
+        reason: str = "",
+        open_questions: int = OPEN_QUESTIONS,
+    ) -> None:
+        """``backend`` None is one that could not even be built, for ``reason``: disabled for good."""
+        self.name = name
+        self.type = type_name
+        self.backend = backend
+        self.mechanisms = backend.mechanisms if backend is not None else frozenset(CREDENTIALS)
+        self.state = State.STARTING if backend is not None else State.DISABLED
+        self.reason = reason
+        self.check: _Check = self._unavailable
+        """Asks the backend, or says UNAVAILABLE while it does not run."""
+        self.asked = 0
+        self.seconds = 0.0
+        self.unavailable = 0
+        self.late = 0
+        self.errors = 0
+        self.last_error = ""
+        self._open_questions = open_questions
+        self._gates: dict[str, Gate] = {}
+        self._retrying: asyncio.Task[None] | None = None
+        self._quiet_until = 0.0
+
+    def gate(self, mechanism: str) -> Gate:
+        """The bound on open questions; each mechanism has its own, so that slow passwords hold up no key."""
+        return self._gates.setdefault(mechanism, Gate(self._open_questions))
+
+    async def start(self) -> None:
+        """Start the backend; when that fails it is disabled, and tried again in the background."""
+        if self.backend is None or self._retrying is not None or self.state is State.RUNNING:
+            return
+        if not await self._attempt(self.backend):
+            self._retrying = asyncio.get_running_loop().create_task(self._retry(self.backend))
+
+    async def aclose(self) -> None:
+        """Stop trying, and let the backend give everything back. What it raises is logged."""
+        if self.state is State.CLOSED:
+            return
+        self.state, self.reason, self.check = State.CLOSED, "closed", self._unavailable
+        if self._retrying is not None:
+            self._retrying.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._retrying
+        if self.backend is not None:
+            try:
+                async with asyncio.timeout(START_DEADLINE):
+                    await self.backend.aclose()
+            except Exception:
+                log.exception("a backend did not close", backend=self.name)
+
+    def health(self) -> BackendHealth:
+        """How it fares now."""
+        problem = getattr(self.backend, "problem", "") if self.state is State.RUNNING else self.reason
+        return BackendHealth(
+            name=self.name,
+            type=self.type,
+            state=self.state,
+            reason=str(problem),
+            asked=self.asked,
+            unavailable=self.unavailable,
+            late=self.late,
+            errors=self.errors,
+            last_error=self.last_error,
+            open=sum(gate.open for gate in self._gates.values()),
+            mean_milliseconds=self.seconds / self.asked * 1000.0 if self.asked else 0.0,
+        )
+
+    def note_bug(self, error: BaseException) -> None:
+        """It raised what it must not. The traceback goes to the log, once a second at most."""
+        self.errors += 1
+        self.last_error = f"{type(error).__name__}: a bug in the backend; see the log"
+        if self._may_log():
+            log.error("a backend failed", backend=self.name, errors=self.errors, exc_info=error)
+
+    def note_trouble(self, text: str) -> None:
+        """It said that the world is in its way."""
+        self.last_error = text
+        if self._may_log():
+            log.warning("a backend cannot answer", backend=self.name, reason=text)
+
+    def _may_log(self) -> bool:
+        now = time.monotonic()
+        if now < self._quiet_until:
+            return False
+        self._quiet_until = now + _LOG_INTERVAL
+        return True
+
+    async def _retry(self, backend: Backend) -> None:
+        pause = FIRST_RETRY
+        while True:
+            await asyncio.sleep(pause)
+            if await self._attempt(backend):
+                self._retrying = None
+                return
+            pause = min(pause * 2, LAST_RETRY)
+
+    async def _attempt(self, backend: Backend) -> bool:
+        try:
+            async with asyncio.timeout(START_DEADLINE):
+                await backend.start()
+        except Exception as error:  # noqa: BLE001 - one backend's failure must not stop the daemon
+            self._disable(error)
+            return False
+        if self.state is State.CLOSED:
+            return True
+        self.state, self.reason, self.check = State.RUNNING, "", backend.check
+        log.info("backend runs", backend=self.name, type=self.type)
+        return True
+
+    def _disable(self, error: Exception) -> None:
+        if isinstance(error, TimeoutError):
+            reason = f"did not start within {START_DEADLINE:.0f} s"
+        elif isinstance(error, (ZapdError, OSError)):
+            reason = str(error)
+        else:
+            reason = f"{type(error).__name__}: {error}"
+        if self.state is State.CLOSED:
+            return
+        if (self.state, self.reason) != (State.DISABLED, reason):
+            log.warning("backend is disabled; zapd keeps trying", backend=self.name, reason=reason)
+        self.state, self.reason = State.DISABLED, reason
+
+    async def _unavailable(self, question: Question) -> Verdict:
+        return _NOT_RUNNING
+
+
+_NOT_RUNNING: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_disabled")
+
+
+class Catalog:
+    """Backend classes by the name that ``type`` gives in the configuration."""
+
+    def __init__(self, found: Mapping[str, EntryPoint] | None = None) -> None:
+        """``found`` replaces the installed entry points."""
+        if found is None:
+            found = {point.name: point for point in entry_points(group=GROUP)}
+        self._found = dict(found)
+
+    def names(self) -> list[str]:
+        """Every type there is. Nothing is imported."""
+        return sorted(self._found)
+
+    def build(
+        self, name: str, type_name: str, settings: Mapping[str, object], context: BackendContext
+    ) -> BackendHandle:
+        """Make the backend ``name`` from its table, ``type`` taken out; `BackendHandle.start` opens it.
+
+        Raises `ConfigurationError` for an unknown type and for what the backend says of its settings. A
+        library that is missing gives a disabled backend: the daemon lives on, and its questions hear 300.
+        """
+        point = self._found.get(type_name)
+        if point is None:
+            raise ConfigurationError(
+                f"backend.{name}: there is no backend of type {type_name!r}; "
+                f"installed are {', '.join(self.names())}"
+            )
+        try:
+            made = cast(type[Backend], point.load())
+        except (ImportError, AttributeError) as error:
+            reason = (
+                f"type {type_name!r} cannot be loaded ({error}); install what it needs, perhaps zapd[{type_name}]"
+            )
+            log.warning("backend is disabled", backend=name, reason=reason)
+            return BackendHandle(name, type_name, None, reason=reason)
+        return BackendHandle(name, type_name, made.from_settings(name, settings, context))

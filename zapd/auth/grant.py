@@ -1,0 +1,86 @@
+"""From a principal to the reply that lets it in.
+
+The reply always carries ``X-Zapd-Groups`` and ``X-Zapd-Key``, empty where there is nothing to say: libzmq shows
+its application the ZAP properties first and the peer's own behind them, so a property that zapd left out could
+be forged by the peer. What a backend says is checked here once more (limits.md R23): a registry keeps the same
+rules when something is set, others may not.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from zapd.auth.backend import Principal
+from zapd.auth.memo import Memo
+from zapd.errors import InvalidInput
+from zapd.store.rules import MAX_METADATA, check_attributes, check_groups, check_name
+from zapd.zap import Status, ZapReply
+from zapd.zmtp.keys import fingerprint
+from zapd.zmtp.metadata import encode_properties
+
+GROUPS: Final = "X-Zapd-Groups"
+KEY: Final = "X-Zapd-Key"
+
+MEMO: Final = 16_384
+"""Keys whose reply is remembered: some 10 MB at most, whatever the registry holds."""
+_SHAPES: Final = 1024
+"""Distinct sets of groups and attributes whose encoding is remembered: many keys share few."""
+
+_FINGERPRINT_LENGTH: Final = len(fingerprint(bytes(32)))
+_KEY_HEAD: Final = encode_properties([(KEY, bytes(_FINGERPRINT_LENGTH))])[:-_FINGERPRINT_LENGTH]
+_NO_KEY: Final = encode_properties([(KEY, b"")])
+
+
+class Grants:
+    """Makes replies of 200, and remembers the recent ones."""
+
+    def __init__(self, bound: int = MEMO) -> None:
+        self._by_key: Memo[bytes, tuple[Principal, str, ZapReply]] = Memo(bound)
+        self._shapes: Memo[tuple[object, object], bytes] = Memo(_SHAPES)
+
+    def for_key(self, principal: Principal, key: bytes) -> tuple[Principal, str, ZapReply]:
+        """(principal, the key's fingerprint, the reply). Raises `InvalidInput` for a principal that breaks a rule.
+
+        Remembered for as long as the backend gives the very same principal.
+        """
+        known = self._by_key.get(key)
+        if known is not None and known[0] is principal:
+            return known
+        mark = fingerprint(key)
+        return self._by_key.put(key, (principal, mark, self._reply(principal, _KEY_HEAD + mark.encode("ascii"))))
+
+    def without_key(self, principal: Principal) -> ZapReply:
+        """The reply for a principal that came with no key. Raises `InvalidInput` as `for_key` does."""
+        return self._reply(principal, _NO_KEY)
+
+    def fingerprint(self, key: bytes) -> str:
+        """A key's fingerprint, from memory if it was let in lately."""
+        known = self._by_key.get(key)
+        return known[1] if known is not None else fingerprint(key)
+
+    def _reply(self, principal: Principal, key_property: bytes) -> ZapReply:
+        shape = (principal.groups, principal.attributes)
+        properties = self._shapes.get(shape)
+        if properties is None:
+            properties = self._shapes.put(shape, _encode(principal))
+        if len(properties) + len(key_property) > MAX_METADATA:
+            raise InvalidInput(f"groups and attributes take more than {MAX_METADATA} octets of a reply")
+        name = principal.name.encode("utf-8", "surrogatepass")
+        if not 1 <= len(name) <= 255 or not principal.name.isprintable():
+            check_name(principal.name)
+        return ZapReply(Status.GRANTED, name, properties + key_property)
+
+
+def null_reply(user: str) -> ZapReply:
+    """The reply to a peer that NULL let in; an empty ``user`` is no user id."""
+    return ZapReply(Status.GRANTED, user.encode("utf-8"), encode_properties([(GROUPS, b""), (KEY, b"")]))
+
+
+def _encode(principal: Principal) -> bytes:
+    groups, attributes = principal.groups, principal.attributes
+    check_groups(groups)
+    check_attributes(dict(attributes))
+    properties = [(GROUPS, ",".join(groups).encode("utf-8"))]
+    # A name given twice is refused by the encoding itself.
+    properties += [(f"X-{name}", value.encode("utf-8")) for name, value in attributes]
+    return encode_properties(properties)
