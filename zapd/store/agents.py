@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 
 from zapd.errors import NotFound
 from zapd.store.tables import agents
@@ -73,10 +73,12 @@ class AgentRegistry:
         connection.execute(update(agents).where(agents.c.name == record.name).values(values))
         return saved
 
-    def page(self, connection: Connection, *, after: str = "", limit: int) -> Sequence[AgentRecord]:
+    def page(
+        self, connection: Connection, *, after: str = "", limit: int, where: Sequence[ColumnElement[bool]] = ()
+    ) -> Sequence[AgentRecord]:
         """At most ``limit`` agents in the order of their names, beginning behind ``after``."""
-        query = select(*_COLUMNS).where(agents.c.name > after).order_by(agents.c.name).limit(limit)
-        return [_record(row) for row in connection.execute(query)]
+        query = select(*_COLUMNS).where(agents.c.name > after, *where)
+        return [_record(row) for row in connection.execute(query.order_by(agents.c.name).limit(limit))]
 
 
 def _record(row: Row[tuple[object, ...]]) -> AgentRecord:

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 
 from zapd.errors import NotFound
 from zapd.store.tables import keys
@@ -77,21 +77,11 @@ class KeyRegistry:
         return saved
 
     def page(
-        self,
-        connection: Connection,
-        *,
-        after: str = "",
-        limit: int,
-        user: str | None = None,
-        state: KeyState | None = None,
+        self, connection: Connection, *, after: str = "", limit: int, where: Sequence[ColumnElement[bool]] = ()
     ) -> Sequence[KeyRecord]:
         """At most ``limit`` keys in the order of their fingerprints, beginning behind ``after``."""
-        query = select(*_COLUMNS).where(keys.c.fingerprint > after).order_by(keys.c.fingerprint).limit(limit)
-        if user is not None:
-            query = query.where(keys.c.user == user)
-        if state is not None:
-            query = query.where(keys.c.state == state)
-        return [_record(row) for row in connection.execute(query)]
+        query = select(*_COLUMNS).where(keys.c.fingerprint > after, *where)
+        return [_record(row) for row in connection.execute(query.order_by(keys.c.fingerprint).limit(limit))]
 
 
 def _record(row: Row[tuple[object, ...]]) -> KeyRecord:

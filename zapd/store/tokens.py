@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 
 from zapd.errors import NotFound
 from zapd.store.tables import tokens
@@ -62,10 +62,12 @@ class TokenRegistry:
         """Note when it was last used."""
         connection.execute(update(tokens).where(tokens.c.id == token_id).values(last_used=moment))
 
-    def page(self, connection: Connection, *, after: str = "", limit: int) -> Sequence[TokenRecord]:
+    def page(
+        self, connection: Connection, *, after: str = "", limit: int, where: Sequence[ColumnElement[bool]] = ()
+    ) -> Sequence[TokenRecord]:
         """At most ``limit`` tokens in the order of their ids, beginning behind ``after``."""
-        query = select(*_COLUMNS).where(tokens.c.id > after).order_by(tokens.c.id).limit(limit)
-        return [_record(row) for row in connection.execute(query)]
+        query = select(*_COLUMNS).where(tokens.c.id > after, *where)
+        return [_record(row) for row in connection.execute(query.order_by(tokens.c.id).limit(limit))]
 
 
 def _record(row: Row[tuple[object, ...]]) -> TokenRecord:

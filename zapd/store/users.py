@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 
 from zapd.errors import NotFound
 from zapd.store.tables import users
@@ -71,13 +71,11 @@ class UserRegistry:
         connection.execute(delete(users).where(users.c.name == name))
 
     def page(
-        self, connection: Connection, *, after: str = "", limit: int, state: UserState | None = None
+        self, connection: Connection, *, after: str = "", limit: int, where: Sequence[ColumnElement[bool]] = ()
     ) -> Sequence[UserRecord]:
         """At most ``limit`` users in the order of their names, beginning behind ``after``."""
-        query = select(*_COLUMNS).where(users.c.name > after).order_by(users.c.name).limit(limit)
-        if state is not None:
-            query = query.where(users.c.state == state)
-        return [_record(row) for row in connection.execute(query)]
+        query = select(*_COLUMNS).where(users.c.name > after, *where)
+        return [_record(row) for row in connection.execute(query.order_by(users.c.name).limit(limit))]
 
 
 def _record(row: Row[tuple[object, ...]]) -> UserRecord:

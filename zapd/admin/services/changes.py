@@ -1,0 +1,235 @@
+"""The road every change takes, and the one place that knows its order.
+
+One transaction with the row and its change-log row, which holds the whole audit event; commit; the journal
+takes the event; the change feed brings it into force; only then the answer. A change that closes access takes
+force before it is journalled, and goes through while the journal cannot be written: the change log holds its
+event until then. A change that opens access does not (contract, "A change").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from zapd.audit.event import AuditEvent
+from zapd.audit.journal import JournalUnavailable
+from zapd.errors import Conflict, Unavailable
+from zapd.store.changes import ChangeLog
+from zapd.store.engine import reading, writing
+from zapd.store.feed import ChangeFeed
+from zapd.store.types import now
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+_NO_JOURNAL = "The journal cannot be written, so nothing that opens access is done now. Try again later."
+
+
+class Recorder(Protocol):
+    """This process's journal, as changes need it."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the journal takes events now."""
+        ...
+
+    @property
+    def instance(self) -> str:
+        """The journal's instance: whose change-log rows these are."""
+        ...
+
+    async def record_change(self, sequence: int, event: AuditEvent) -> None:
+        """Append the event and wait until it is durable. Raises `JournalUnavailable`.
+
+        ``sequence`` is ``event.change``; the same one may come again after a failure that was none.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[Result]):
+    """What a use case did inside its transaction. ``event`` None: there was nothing to change."""
+
+    result: Result
+    event: AuditEvent | None = None
+
+
+class ChangeRoad:
+    """Reads and changes the registry for the services.
+
+    ``recorder`` None: beside a stopped server; the next one to start takes the events from the change log.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        recorder: Recorder | None = None,
+        feed: ChangeFeed | None = None,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._engine = engine
+        self._recorder = recorder
+        self._feed = feed
+        self._log = ChangeLog()
+        self._order = asyncio.Lock()
+        self._under_way: set[asyncio.Task[object]] = set()
+        self._unmarked: set[int] = set()
+        self.clock = clock
+        """The wall clock of all services, UTC."""
+
+    async def read(self, question: Callable[[Connection], Result]) -> Result:
+        """Ask in a transaction of its own, off the event loop. Raises `Unavailable`."""
+
+        def ask() -> Result:
+            with reading(self._engine) as connection:
+                return question(connection)
+
+        return await _off_the_loop(ask)
+
+    async def note(self, work: Callable[[Connection], None]) -> None:
+        """Write down something that changes nobody's rights, such as when a token was used. Best effort."""
+
+        def write() -> None:
+            with writing(self._engine) as connection:
+                work(connection)
+
+        try:
+            await _off_the_loop(write)
+        except Unavailable as trouble:
+            _log.debug("a note was not written: %s", trouble)
+
+    async def change(self, work: Callable[[Connection], Change[Result]], *, opens: bool) -> Result:
+        """Do ``work`` and all that follows from it; returns when it is committed, on record and in force.
+
+        ``opens``: it may widen what anybody may do. Raises `Unavailable`, `Conflict`, and what ``work``
+        raises, which undoes everything. Goes on to its end although the caller is cancelled.
+        """
+        task = asyncio.ensure_future(self._change(work, opens))
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    async def journal_missing(self, in_journal: Callable[[int], bool] = lambda _sequence: False) -> int:
+        """Append to the journal what a crash or a full disk kept out of it; how many events.
+
+        For the start of a process and for whenever its journal has healed. ``in_journal`` tells whether a
+        change is there already: of the last ones before a crash only the journal itself knows. Raises
+        `JournalUnavailable` and `Unavailable`; what was done by then stays done.
+        """
+        recorder = self._recorder
+        if recorder is None:
+            return 0
+        done = 0
+        async with self._order:
+            await _off_the_loop(self._claim)
+            while rows := await self.read(lambda found: self._log.unjournalled(found, recorder.instance)):
+                for row in rows:
+                    if row.sequence not in self._unmarked and not in_journal(row.sequence):
+                        event = msgspec.json.decode(row.event, type=AuditEvent)
+                        await recorder.record_change(
+                            row.sequence, msgspec.structs.replace(event, change=row.sequence)
+                        )
+                        done += 1
+                    self._unmarked.add(row.sequence)
+                await _off_the_loop(self._mark)
+        return done
+
+    async def aclose(self) -> None:
+        """Let what is under way come to its end."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._under_way.discard(task)
+        # Whoever asked may have gone away; the outcome is in the change log either way.
+        if not task.cancelled() and task.exception() is not None:
+            _log.debug("a change was not made: %s", type(task.exception()).__name__)
+
+    async def _change(self, work: Callable[[Connection], Change[Result]], opens: bool) -> Result:
+        async with self._order:  # journalled in the order of the change log
+            recorder = self._recorder
+            if opens and recorder is not None and not recorder.writable:
+                raise Unavailable(_NO_JOURNAL)
+            change, sequence = await _off_the_loop(lambda: self._commit(work))
+            if change.event is not None:
+                event = msgspec.structs.replace(change.event, change=sequence)
+                if opens:
+                    await self._record(sequence, event, opens)
+                    await self._bring_into_force()
+                else:
+                    try:
+                        await self._bring_into_force()
+                    finally:
+                        await self._record(sequence, event, opens)
+            return change.result
+
+    def _commit(self, work: Callable[[Connection], Change[Result]]) -> tuple[Change[Result], int]:
+        with writing(self._engine) as connection:
+            change = work(connection)
+            if change.event is None:
+                return change, 0
+            sequence = self._log.append(
+                connection,
+                kind=change.event.event.partition(".")[0],
+                subject=change.event.subject,
+                time=self.clock(),
+                event=msgspec.json.encode(change.event).decode(),
+                instance="" if self._recorder is None else self._recorder.instance,
+            )
+        return change, sequence
+
+    async def _record(self, sequence: int, event: AuditEvent, opens: bool) -> None:
+        if self._recorder is None:
+            return
+        try:
+            await self._recorder.record_change(sequence, event)
+        except JournalUnavailable:
+            if opens:
+                raise Unavailable(
+                    "The change is made, but the journal could not take it at once; it will be journalled later."
+                ) from None
+            _log.warning("change %d waits for the journal: it cannot be written", sequence)
+            return
+        self._unmarked.add(sequence)
+        try:
+            await _off_the_loop(self._mark)
+        except Unavailable:
+            # It is in the journal, which is what counts; the next mark takes this one along.
+            _log.warning("change %d is journalled, but could not be marked so", sequence)
+
+    async def _bring_into_force(self) -> None:
+        if self._feed is not None:
+            await self._feed.catch_up()
+
+    def _claim(self) -> None:
+        if self._recorder is not None:
+            with writing(self._engine) as connection:
+                self._log.claim(connection, self._recorder.instance)
+
+    def _mark(self) -> None:
+        marked = set(self._unmarked)
+        with writing(self._engine) as connection:
+            self._log.mark_journalled(connection, marked)
+        self._unmarked -= marked
+
+
+async def _off_the_loop(work: Callable[[], Result]) -> Result:
+    """Run database work in a thread, and say its troubles in our own words."""
+    try:
+        return await asyncio.to_thread(work)
+    except IntegrityError as trouble:
+        raise Conflict("Somebody else made the same thing at the same moment. Look again.") from trouble
+    except SQLAlchemyError as trouble:
+        raise Unavailable(
+            f"The database does not answer ({type(trouble).__name__}). Try again later."
+        ) from trouble

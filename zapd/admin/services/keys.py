@@ -1,0 +1,301 @@
+"""Use cases about CURVE keys. One method, one transaction, one audit event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypedDict
+
+from sqlalchemy import Connection
+
+from zapd.admin.roles import Actor, Operation
+from zapd.admin.services.changes import Change, ChangeRoad
+from zapd.admin.services.common import (
+    ConfiguredDomains,
+    PageOf,
+    check_limit,
+    check_times,
+    check_version,
+    iso,
+    resolve_domains,
+)
+from zapd.audit.event import AuditEvent, Tag
+from zapd.errors import Conflict, InvalidInput, NotFound
+from zapd.store import rules, tables
+from zapd.store.agents import AgentRegistry
+from zapd.store.filters import collect, granted_in, granted_within
+from zapd.store.keys import KeyRecord, KeyRegistry, KeyState
+from zapd.zmtp.keys import fingerprint, fingerprint_id
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What `KeyService.add` wants to know."""
+
+    public_key: bytes
+    user: str
+    domains: Sequence[str] | None = None
+    """None: the configuration's only domain."""
+    groups: Sequence[str] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+    not_before: datetime | None = None
+    expires: datetime | None = None
+    pending: bool = False
+
+
+class KeyChange(TypedDict, total=False):
+    """What `KeyService.change` shall change: what is absent stays."""
+
+    user: str
+    domains: Sequence[str]
+    groups: Sequence[str]
+    attributes: Mapping[str, str]
+    label: str
+    not_before: datetime | None
+    expires: datetime | None
+
+
+class KeyService:
+    """The key registry, for those who may.
+
+    ``server_keys`` gives this zapd's own public keys: they are nobody's. What an actor's domains do not touch
+    does not exist for it; what they touch only in part it sees and cannot change.
+    """
+
+    def __init__(
+        self,
+        road: ChangeRoad,
+        *,
+        domains: ConfiguredDomains,
+        server_keys: Callable[[], Collection[bytes]] = tuple,
+    ) -> None:
+        self._road = road
+        self._domains = domains
+        self._server_keys = server_keys
+        self._keys = KeyRegistry()
+        self._agents = AgentRegistry()
+
+    async def add(self, actor: Actor, new: NewKey) -> KeyRecord:
+        """Register a key. Raises `Conflict` when it is known already, naming its holder to those who may see."""
+        actor.require(Operation.CHANGE_KEYS)
+        moment = self._road.clock()
+        check_times(new.not_before, new.expires, moment)
+        record = _checked(
+            KeyRecord(
+                fingerprint=fingerprint_id(new.public_key),
+                public_key=new.public_key,
+                user=new.user,
+                state=KeyState.PENDING if new.pending else KeyState.ACTIVE,
+                domains=resolve_domains(new.domains, self._domains),
+                groups=rules.check_groups(new.groups),
+                attributes=rules.check_attributes(new.attributes),
+                label=new.label,
+                not_before=new.not_before,
+                expires=new.expires,
+                reason="",
+                created=moment,
+                updated=moment,
+            )
+        )
+        actor.require_all(record.domains)
+
+        def work(connection: Connection) -> Change[KeyRecord]:
+            self._refuse_known(connection, actor, record)
+            self._keys.add(connection, record)
+            return Change(record, _event(Tag.KEY_ADD, actor, None, record))
+
+        return await self._road.change(work, opens=True)
+
+    async def list(
+        self,
+        actor: Actor,
+        *,
+        user: str | None = None,
+        state: KeyState | None = None,
+        domain: str | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> PageOf[KeyRecord]:
+        """Keys in the order of their fingerprints. ``domain``: only those that are granted in it."""
+        actor.require(Operation.READ_KEYS)
+        check_limit(limit)
+        where = [granted_within(tables.keys.c.domains, actor.domains)]
+        if user is not None:
+            where.append(tables.keys.c.user == user)
+        if state is not None:
+            where.append(tables.keys.c.state == state)
+        if domain is not None:
+            where.append(granted_in(tables.keys.c.domains, domain))
+
+        def ask(connection: Connection) -> PageOf[KeyRecord]:
+            items, more = collect(
+                lambda start, count: self._keys.page(connection, after=start, limit=count, where=where),
+                lambda record: actor.sees_in(record.domains, domain),
+                lambda record: record.fingerprint,
+                after=after,
+                limit=limit,
+            )
+            return PageOf([_shown(actor, record) for record in items], more)
+
+        return await self._road.read(ask)
+
+    async def show(self, actor: Actor, fingerprint_id: str) -> KeyRecord:
+        """One key. Raises `NotFound`, also for what the actor may not see."""
+        actor.require(Operation.READ_KEYS)
+        return _shown(actor, await self._road.read(lambda found: self._see(found, actor, fingerprint_id)))
+
+    async def change(
+        self, actor: Actor, fingerprint_id: str, change: KeyChange, *, version: int | None = None
+    ) -> KeyRecord:
+        """Change what is said of a key; its state has methods of its own."""
+        actor.require(Operation.CHANGE_KEYS)
+        moment = self._road.clock()
+
+        def work(connection: Connection) -> Change[KeyRecord]:
+            before = self._own(connection, actor, fingerprint_id)
+            check_version(before.version, version)
+            after = _checked(_changed(before, change))
+            actor.require_all(after.domains)
+            if "expires" in change or "not_before" in change:
+                check_times(after.not_before, after.expires, moment)
+            if after == before:
+                return Change(before)
+            if before.state is KeyState.REVOKED:
+                raise Conflict("The key is revoked: only a new key can take its place.")
+            saved = self._keys.save(connection, after, moment)
+            return Change(saved, _event(Tag.KEY_CHANGE, actor, before, saved))
+
+        return await self._road.change(work, opens=True)
+
+    async def approve(self, actor: Actor, fingerprint_id: str) -> KeyRecord:
+        """Make a pending key active."""
+
+        def approved(before: KeyRecord) -> KeyRecord:
+            if before.state is KeyState.REVOKED:
+                raise Conflict("The key is revoked: only a new key can take its place.")
+            return replace(before, state=KeyState.ACTIVE)
+
+        return await self._move(actor, fingerprint_id, approved, Tag.KEY_CHANGE, opens=True)
+
+    async def reject(self, actor: Actor, fingerprint_id: str, reason: str = "") -> KeyRecord:
+        """Turn a pending key away for good."""
+        rules.check_text(reason, "reason")
+
+        def rejected(before: KeyRecord) -> KeyRecord:
+            if before.state is not KeyState.PENDING:
+                raise Conflict(f"The key is {before.state}, not pending. To shut it out, revoke it.")
+            return replace(before, state=KeyState.REVOKED, reason=reason or "rejected")
+
+        return await self._move(actor, fingerprint_id, rejected, Tag.KEY_REVOKE, opens=False)
+
+    async def revoke(self, actor: Actor, fingerprint_id: str, reason: str = "") -> KeyRecord:
+        """Shut a key out for good. Once more changes nothing."""
+        rules.check_text(reason, "reason")
+
+        def revoked(before: KeyRecord) -> KeyRecord:
+            if before.state is KeyState.REVOKED:
+                return before
+            return replace(before, state=KeyState.REVOKED, reason=reason)
+
+        return await self._move(actor, fingerprint_id, revoked, Tag.KEY_REVOKE, opens=False)
+
+    async def _move(
+        self,
+        actor: Actor,
+        fingerprint_id: str,
+        move: Callable[[KeyRecord], KeyRecord],
+        tag: Tag,
+        *,
+        opens: bool,
+    ) -> KeyRecord:
+        actor.require(Operation.CHANGE_KEYS)
+
+        def work(connection: Connection) -> Change[KeyRecord]:
+            before = self._own(connection, actor, fingerprint_id)
+            after = move(before)
+            if after == before:
+                return Change(before)
+            saved = self._keys.save(connection, after, self._road.clock())
+            return Change(saved, _event(tag, actor, before, saved))
+
+        return await self._road.change(work, opens=opens)
+
+    def _see(self, connection: Connection, actor: Actor, fingerprint_id: str) -> KeyRecord:
+        record = self._keys.get(connection, fingerprint_id)
+        if not actor.sees(record.domains):
+            raise NotFound(f"There is no key {fingerprint_id}.")
+        return record
+
+    def _own(self, connection: Connection, actor: Actor, fingerprint_id: str) -> KeyRecord:
+        """A key that the actor may change: one it sees, all of whose domains are its own."""
+        record = self._see(connection, actor, fingerprint_id)
+        actor.require_all(record.domains)
+        return record
+
+    def _refuse_known(self, connection: Connection, actor: Actor, record: KeyRecord) -> None:
+        if record.public_key in self._server_keys():
+            raise InvalidInput("This is the public key of a zapd server. Give the client a key of its own.")
+        if self._agents.find_key(connection, record.public_key) is not None:
+            raise InvalidInput("This is an agent's public key. Give the client a key of its own.")
+        known = self._keys.find(connection, record.fingerprint)
+        if known is None:
+            return
+        if actor.sees(known.domains):
+            raise Conflict(f"This key is registered already, for {known.user!r}; it is {known.state}.")
+        raise Conflict("This key is registered already.")
+
+
+def _changed(before: KeyRecord, change: KeyChange) -> KeyRecord:
+    values: dict[str, object] = dict(change)
+    if "domains" in change:
+        values["domains"] = rules.check_domains(change["domains"])
+    if "groups" in change:
+        values["groups"] = rules.check_groups(change["groups"])
+    if "attributes" in change:
+        values["attributes"] = rules.check_attributes(change["attributes"])
+    return replace(before, **values)  # type: ignore[arg-type]  # names and types are KeyChange's
+
+
+def _checked(record: KeyRecord) -> KeyRecord:
+    """The rules that concern more than one field, and the plain texts."""
+    if len(record.public_key) != 32:
+        raise InvalidInput("A CURVE public key has 32 octets.")
+    rules.check_name(record.user, "user name")
+    rules.check_text(record.label, "label")
+    rules.check_metadata(record.groups, record.attributes)
+    return record
+
+
+def _shown(actor: Actor, record: KeyRecord) -> KeyRecord:
+    """As this actor may see it: domains that are not its affair are left out."""
+    return record if actor.everywhere else replace(record, domains=actor.visible(record.domains))
+
+
+def _event(tag: Tag, actor: Actor, before: KeyRecord | None, after: KeyRecord) -> AuditEvent:
+    return AuditEvent(
+        event=tag.value,
+        actor=actor.name,
+        subject=after.fingerprint,
+        key=fingerprint(after.public_key),
+        principal=after.user,
+        reason=after.reason if tag is Tag.KEY_REVOKE else "",
+        before=None if before is None else _picture(before),
+        after=_picture(after),
+    )
+
+
+def _picture(record: KeyRecord) -> dict[str, object]:
+    return {
+        "user": record.user,
+        "state": record.state.value,
+        "domains": list(record.domains),
+        "groups": list(record.groups),
+        "attributes": dict(record.attributes),
+        "label": record.label,
+        "not_before": iso(record.not_before),
+        "expires": iso(record.expires),
+        "reason": record.reason,
+        "version": record.version,
+    }

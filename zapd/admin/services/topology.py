@@ -1,0 +1,64 @@
+"""What the configuration made: domains, and backends with their health. Read only; the app supplies both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from zapd.admin.roles import Actor, Operation
+
+
+@dataclass(frozen=True, slots=True)
+class DomainInfo:
+    """One ``[domain.…]``."""
+
+    pattern: str
+    mechanisms: tuple[str, ...]
+    backends: tuple[str, ...]
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    unknown_keys: Literal["refuse", "pending"] = "refuse"
+    grace_seconds: float = 0.0
+    null_user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """One ``[backend.…]`` and how it is."""
+
+    name: str
+    type: str
+    mechanisms: tuple[str, ...]
+    state: Literal["starting", "ready", "disabled"]
+    reason: str = ""
+
+
+class DomainService:
+    """The configuration's domains, for those who may see them."""
+
+    def __init__(self, domains: Callable[[], Sequence[DomainInfo]]) -> None:
+        self._domains = domains
+
+    async def list(self, actor: Actor) -> Sequence[DomainInfo]:
+        """Those that lie within the actor's own domains."""
+        actor.require(Operation.READ_DOMAINS)
+        return [domain for domain in self._domains() if actor.sees([domain.pattern])]
+
+
+class BackendService:
+    """The configuration's backends, for those who may see them."""
+
+    def __init__(
+        self, backends: Callable[[], Sequence[BackendInfo]], domains: Callable[[], Sequence[DomainInfo]]
+    ) -> None:
+        self._backends = backends
+        self._domains = domains
+
+    async def list(self, actor: Actor) -> Sequence[BackendInfo]:
+        """All of them; an actor limited to domains sees those that its domains ask."""
+        actor.require(Operation.READ_BACKENDS)
+        if actor.everywhere:
+            return list(self._backends())
+        used = {name for domain in self._domains() if actor.sees([domain.pattern]) for name in domain.backends}
+        return [backend for backend in self._backends() if backend.name in used]
