@@ -1,0 +1,5 @@
+"""``python -m zapd`` is ``zapd``."""
+
+from zapd.cli import main
+
+main()

@@ -1,0 +1,207 @@
+"""The ZAP endpoint: questions from the router, decisions, their record, and replies back.
+
+The hot road of the product. Everything that arrived in one read is decided, journalled and answered together:
+one batch, one call when the journal is durable, one write. A question that memory can answer creates no task;
+a slow one gets a task of its own and delays nobody, since replies go out as they are ready (RFC 27 has no
+order). It knows no SQL, no sockets and no configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from time import perf_counter
+from typing import Any, Protocol
+
+import structlog
+
+from zapd.auth.decision import Decision
+from zapd.server.metrics import DecisionMetrics
+from zapd.server.recorder import Recorder
+from zapd.zap import (
+    TRY_AGAIN,
+    Asker,
+    MalformedRequest,
+    Status,
+    Suspended,
+    ZapReply,
+    ZapRequest,
+    first_step,
+    parse_request,
+    question_id,
+    reply_frames,
+    split_envelope,
+)
+
+log = structlog.get_logger(__name__)
+
+Answer = tuple[list[bytes], ZapRequest, ZapReply]
+"""What waits for the journal: the envelope, the question, and the reply that may go out."""
+
+
+class Asking(Protocol):
+    """The connection that questions came on: what the endpoint needs of `zapd.net.peer.Peer`."""
+
+    context: Any
+    """An `EndpointPeer`, set when the peer became ready."""
+
+    def send_messages(self, messages: Iterable[Sequence[bytes]]) -> bool: ...
+
+
+class EndpointPeer:
+    """What the endpoint keeps for one connection: who asks, and how many of its questions are open."""
+
+    __slots__ = ("asker", "in_flight")
+
+    def __init__(self, asker: Asker) -> None:
+        self.asker = asker
+        self.in_flight = 0
+
+
+class Endpoint:
+    """Answers questions with ``decide``, through ``recorder``.
+
+    ``decide`` must always return a `Decision`; what it raises all the same becomes 300. ``in_flight`` bounds the
+    slow questions of one peer, ``in_flight_total`` those of all: beyond them the answer is 300, at once.
+    """
+
+    def __init__(
+        self,
+        decide: Callable[[ZapRequest], Coroutine[Any, Any, Decision]],
+        recorder: Recorder,
+        metrics: DecisionMetrics,
+        *,
+        in_flight: int = 1024,
+        in_flight_total: int = 8192,
+    ) -> None:
+        self._decide = decide
+        self._recorder = recorder
+        self._metrics = metrics
+        self._in_flight = in_flight
+        self._in_flight_total = in_flight_total
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.draining = False
+        """True from SIGTERM on: newcomers hear 300."""
+
+    def on_messages(self, peer: Asking, messages: list[list[bytes]]) -> None:
+        """Answer all that arrived together."""
+        started = perf_counter()
+        asking: EndpointPeer = peer.context
+        asker = asking.asker
+        record = self._recorder.record
+        answers: list[Answer] = []
+        for parts in messages:
+            split = split_envelope(parts)
+            if split is None:
+                self._metrics.malformed += 1
+                continue
+            envelope, body = split
+            try:
+                request = parse_request(body, question_id(envelope), asker)
+            except MalformedRequest as fault:
+                self._metrics.malformed += 1
+                if fault.request_id is not None:
+                    answers.append(_answer_malformed(envelope, fault, asker))
+                continue
+            if self.draining:
+                decision = DRAINING
+            else:
+                step = self._first_step(request)
+                if isinstance(step, Suspended):
+                    if self._admit(asking):
+                        self._go_on(peer, asking, envelope, request, step, started)
+                        continue
+                    step.close()
+                    decision = OVERLOAD
+                else:
+                    decision = step
+            reply = record(request, decision)
+            self._metrics.count(request, reply.status, decision)
+            answers.append((envelope, request, reply))
+        if answers:
+            self._release(peer, answers, started)
+
+    async def drain(self, seconds: float) -> None:
+        """Answer newcomers 300, and give open questions ``seconds`` to finish."""
+        self.draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for task in self._tasks:
+            task.cancel()
+
+    @property
+    def in_flight(self) -> int:
+        """Slow questions now open."""
+        return len(self._tasks)
+
+    def _first_step(self, request: ZapRequest) -> Decision | Suspended[Decision]:
+        try:
+            return first_step(self._decide(request))
+        except Exception:  # noqa: BLE001 - a question is always answered
+            return self._bug()
+
+    def _bug(self) -> Decision:
+        self._metrics.bugs += 1
+        log.exception("deciding failed; the answer is 300")
+        return BUG
+
+    def _admit(self, asking: EndpointPeer) -> bool:
+        return asking.in_flight < self._in_flight and len(self._tasks) < self._in_flight_total
+
+    def _go_on(
+        self,
+        peer: Asking,
+        asking: EndpointPeer,
+        envelope: list[bytes],
+        request: ZapRequest,
+        rest: Suspended[Decision],
+        started: float,
+    ) -> None:
+        """Give a slow question a task of its own."""
+
+        async def finish() -> None:
+            try:
+                decision = await rest.finish()
+            except Exception:  # noqa: BLE001 - a question is always answered
+                decision = self._bug()
+            finally:
+                asking.in_flight -= 1
+            reply = self._recorder.record(request, decision)
+            self._metrics.count(request, reply.status, decision)
+            self._release(peer, [(envelope, request, reply)], started)
+
+        asking.in_flight += 1
+        task = asyncio.get_running_loop().create_task(finish())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _release(self, peer: Asking, answers: list[Answer], started: float) -> None:
+        """Send the answers once the journal holds them; 300 to each if it cannot."""
+
+        def send(durable: bool) -> None:
+            if not durable:
+                self._recorder.unrecorded += len(answers)
+            peer.send_messages(
+                [
+                    envelope + reply_frames(reply if durable else TRY_AGAIN, request.request_id, request.mechanism)
+                    for envelope, request, reply in answers
+                ]
+            )
+            self._metrics.observe(perf_counter() - started, len(answers))
+
+        self._recorder.journal.when_durable(send)
+
+
+def _deferred(reason: str, *, asked: bool = False) -> Decision:
+    return Decision(TRY_AGAIN, reason, asked=asked)
+
+
+DRAINING = _deferred("draining")
+OVERLOAD = _deferred("overload")
+BUG = _deferred("internal_error", asked=True)
+
+
+def _answer_malformed(envelope: list[bytes], fault: MalformedRequest, asker: Asker) -> Answer:
+    """500 or 400 with the id that came; counted, not recorded (limits.md, "malformed requests")."""
+    request = ZapRequest(fault.request_id or b"", "", "", b"", fault.mechanism, (), b"", asker)
+    return envelope, request, ZapReply(Status(fault.status))

@@ -1,0 +1,98 @@
+"""What a daemon owes its system: signals, readiness, and no trace of secrets outside.
+
+It knows a `Runnable` by four verbs and nothing of what that does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import socket
+from typing import Protocol
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_PR_SET_DUMPABLE = 4
+
+
+class Runnable(Protocol):
+    """What can be run: in this order, ``reload`` any number of times."""
+
+    async def start(self) -> None:
+        """Come up. Raises what makes running pointless."""
+
+    async def reload(self) -> None:
+        """Read the configuration again. Never raises: what is wrong keeps the old and says so."""
+
+    async def drain(self) -> None:
+        """Send newcomers away and finish what is open."""
+
+    async def stop(self) -> None:
+        """Let go of everything. Called once, also when ``start`` failed."""
+
+
+async def run(service: Runnable) -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reloads. A second SIGTERM or SIGINT skips the draining."""
+    loop = asyncio.get_running_loop()
+    told_to_stop, in_a_hurry, told_to_reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (in_a_hurry if told_to_stop.is_set() else told_to_stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, told_to_reload.set)
+    try:
+        await service.start()
+        notify("READY=1")
+        await _reload_until(told_to_stop, told_to_reload, service)
+        notify("STOPPING=1")
+        await _first(service.drain(), in_a_hurry.wait())
+    finally:
+        await service.stop()
+
+
+async def _reload_until(told_to_stop: asyncio.Event, told_to_reload: asyncio.Event, service: Runnable) -> None:
+    while not told_to_stop.is_set():
+        await _first(told_to_stop.wait(), told_to_reload.wait())
+        if told_to_reload.is_set() and not told_to_stop.is_set():
+            told_to_reload.clear()
+            notify("RELOADING=1")
+            await service.reload()
+            notify("READY=1")
+
+
+async def _first(*works: object) -> None:
+    """Wait for the first of several; the others are cancelled. What a finished one raised is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]  # type: ignore[call-overload]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing where nobody listens."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
+    except OSError as error:
+        log.warning("systemd could not be told", state=state, reason=str(error))
+
+
+def keep_secrets_in() -> None:
+    """No core dump, and no other process of the same user may read this one's memory (limits.md, R27)."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        log.warning("the process could not be made undumpable", errno=ctypes.get_errno())

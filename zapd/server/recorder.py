@@ -1,0 +1,95 @@
+"""From a decision to its line in the journal.
+
+The one place that knows which decisions are recorded one by one, which may be counted, and what becomes of an
+answer that cannot be recorded: it is not given (contract, promise 3).
+"""
+
+from __future__ import annotations
+
+from zapd.audit.event import AuditEvent, Tag
+from zapd.audit.gaps import Summaries
+from zapd.audit.journal import Journal, JournalUnavailable
+from zapd.auth.decision import Decision
+from zapd.zap import TRY_AGAIN, Status, ZapReply, ZapRequest
+
+_TAGS = {
+    Status.GRANTED: Tag.AUTH_ACCEPT.value,
+    Status.REFUSED: Tag.AUTH_REJECT.value,
+    Status.ERROR: Tag.AUTH_REJECT.value,
+    Status.TRY_AGAIN: Tag.AUTH_DEFER.value,
+}
+
+
+class Recorder:
+    """Writes decisions down before their replies may leave."""
+
+    def __init__(self, journal: Journal, summaries: Summaries) -> None:
+        self.journal = journal
+        self.summaries = summaries
+        self.unrecorded = 0
+        """Answers that became 300 because they could not be recorded."""
+        self._silent = journal.durability == "off"
+
+    def record(self, request: ZapRequest, decision: Decision) -> ZapReply:
+        """Append the decision; the reply that may be given once the journal is durable.
+
+        300 instead, when the journal takes nothing now.
+        """
+        if self._silent:
+            return decision.reply
+        if not decision.asked:
+            self.summaries.count(request.domain, request.address, decision.reason)
+            return decision.reply
+        try:
+            self.journal.append(event_of(request, decision))
+        except JournalUnavailable:
+            self.unrecorded += 1
+            self.journal.note_gap(request.domain, request.address, decision.reason)
+            return TRY_AGAIN
+        return decision.reply
+
+
+def event_of(request: ZapRequest, decision: Decision) -> AuditEvent:
+    """What the journal says about one decision: who, what, result, why; never a secret."""
+    mechanism = request.mechanism
+    username = ""
+    if mechanism == "PLAIN" or mechanism == "GSSAPI":
+        username = request.credentials[0].decode("utf-8", "replace")
+    asker = request.asker
+    status = decision.reply.status
+    return AuditEvent(
+        event=_TAGS[status],
+        domain=request.domain,
+        mechanism=mechanism,
+        address=request.address,
+        agent=asker.name if asker is not None else "",
+        principal=decision.principal,
+        key=decision.key,
+        username=username,
+        status=status.value,
+        reason=decision.reason,
+        question_id=request.question_id.hex(),
+        trail=decision.trail,
+    )
+
+
+class ChangeRecorder:
+    """The journal as administration's changes need it (see `zapd.admin.services.changes.Recorder`)."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    @property
+    def writable(self) -> bool:
+        """Whether the journal takes events now."""
+        return self._journal.writable
+
+    @property
+    def instance(self) -> str:
+        """Whose record this is."""
+        return self._journal.instance
+
+    async def record_change(self, sequence: int, event: AuditEvent) -> None:
+        """Append one change and wait until it is durable. Raises `JournalUnavailable`."""
+        self._journal.append(event)
+        await self._journal.durable()
