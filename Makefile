@@ -1,0 +1,63 @@
+# Every target sets up what it needs on a fresh machine: a virtual environment in .venv, and for tests and
+# benchmarks the Debian packages they speak to (installed when make runs as root, named when it does not).
+
+PYTHON ?= python3
+VENV   ?= .venv
+CONFIG ?= zapd.toml
+WORKERS ?= 4
+
+BIN := $(VENV)/bin
+TEST_PACKAGES  := postgresql libczmq-dev libzmq3-dev pkg-config gcc
+BENCH_PACKAGES := libczmq-dev libzmq3-dev pkg-config gcc libc6-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help serve demo test lint format bench clean packages-test packages-bench
+
+help:  ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.server  ## run zapd here; the first time, write a configuration
+	@test -e '$(CONFIG)' || $(BIN)/zapd init '$(dir $(abspath $(CONFIG)))'
+	exec $(BIN)/zapd serve -c '$(CONFIG)'
+
+demo: $(VENV)/.server  ## watch zapd admit one client, refuse another, and revoke the first
+	exec $(BIN)/zapd demo
+
+test: packages-test lint  ## everything that CI runs: format, lint, types, layers, tests with coverage
+	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term $(PYTEST)
+
+lint: $(VENV)/.dev  ## formatter, linter, types, layers; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## write the sources as the formatter wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: packages-bench $(VENV)/.dev  ## zapd against other ways to answer ZAP, in one run on this machine
+	$(BIN)/python -m bench $(BENCH)
+
+clean:  ## remove what was built; configuration and data stay
+	rm -rf build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench/out
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+packages-test:
+	@sh scripts/packages.sh 'the tests against real servers' $(TEST_PACKAGES)
+
+packages-bench:
+	@sh scripts/packages.sh 'the benchmark' $(BENCH_PACKAGES)
+
+# --- the virtual environment: a stamp for each set of packages, made again when pyproject.toml changes ------
+
+$(BIN)/python:
+	@sh scripts/venv.sh '$(PYTHON)' '$(VENV)'
+
+$(VENV)/.server: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.server
