@@ -36,7 +36,7 @@ class DecisionMetrics:
         self.bugs = 0
         """Failures of our own while deciding; any is worth an alert."""
         self.buckets = [0] * (len(BUCKETS) + 1)
-        self.seconds = 0.0
+        self.seconds: float = 0.0
         self._domains: set[str] = set()
 
     def count(self, request: ZapRequest, status: Status, decision: Decision) -> None:
@@ -88,12 +88,12 @@ class ServiceCollector(Collector):
         yield self._latency()
         for name, text, values in self._gauges():
             family = GaugeMetricFamily(name, text, labels=("name",) if "" not in values else ())
-            for label, number in values.items():
-                family.add_metric((label,) if label else (), number)
+            for label, value in values.items():
+                family.add_metric((label,) if label else (), value)
             yield family
 
     def _latency(self) -> HistogramMetricFamily:
-        total = 0.0
+        total = 0
         buckets = []
         for bound, number in zip((*map(str, BUCKETS), "+Inf"), self._decisions.buckets, strict=True):
             total += number

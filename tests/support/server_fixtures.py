@@ -1,0 +1,107 @@
+"""An endpoint with its real journal and authority, and a connection that remembers what it was sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from zapd.audit.gaps import Summaries
+from zapd.audit.journal import Durability, Journal
+from zapd.auth.authority import Authority
+from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Principal, Question, Verdict
+from zapd.auth.catalog import BackendHandle
+from zapd.auth.policy import Link, Policy, Rule
+from zapd.server.endpoint import Endpoint, EndpointPeer
+from zapd.server.metrics import DecisionMetrics
+from zapd.server.recorder import Recorder
+from zapd.zap import Asker
+
+ALICE = bytes(range(32))
+STRANGER = bytes(reversed(range(32)))
+SLOW = b"s" * 32
+BROKEN = b"b" * 32
+
+
+class Keys:
+    """A backend that knows Alice at once, and everybody else only after ``gate`` opens."""
+
+    mechanisms: ClassVar[frozenset[str]] = frozenset({"CURVE"})
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+
+    @classmethod
+    def from_settings(cls, name: str, settings: Mapping[str, object], context: BackendContext) -> Self:
+        return cls()
+
+    async def start(self) -> None: ...
+
+    async def check(self, question: Question) -> Verdict:
+        if question.key == SLOW:
+            await self.gate.wait()
+            return Verdict(Outcome.ACCEPT, Principal("slow"))
+        if question.key == BROKEN:
+            raise RuntimeError("a bug")
+        return Verdict(Outcome.ACCEPT, Principal("alice", ("traders",))) if question.key == ALICE else UNKNOWN
+
+    async def aclose(self) -> None: ...
+
+
+class Connection:
+    """Stands where `zapd.net.peer.Peer` does."""
+
+    def __init__(self, asker: Asker) -> None:
+        self.context = EndpointPeer(asker)
+        self.sent: list[list[bytes]] = []
+        self.writes = 0
+
+    def send_messages(self, messages: Iterable[Sequence[bytes]]) -> bool:
+        self.writes += 1
+        self.sent += [list(parts) for parts in messages]
+        return True
+
+
+@dataclass
+class House:
+    endpoint: Endpoint
+    journal: Journal
+    recorder: Recorder
+    metrics: DecisionMetrics
+    keys: Keys
+    folder: Path
+
+    async def settled(self) -> None:
+        """Everything recorded so far is on disk and every reply that waits for it is out."""
+        await self.journal.durable()
+
+    def lines(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.folder.glob("*/*.jsonl")))
+
+
+@asynccontextmanager
+async def house(folder: Path, durability: Durability = "strict", **bounds: int) -> AsyncIterator[House]:
+    journal = await Journal.open(folder, durability=durability)
+    keys = Keys()
+    handle = BackendHandle("keys", "test", keys)
+    await handle.start()
+    rule = Rule("orders", frozenset({"CURVE"}), (Link("keys"),), backend_deadline=0.5)
+    authority = Authority(Policy((rule,)), {"keys": handle})
+    recorder = Recorder(journal, Summaries(journal))
+    metrics = DecisionMetrics()
+    endpoint = Endpoint(authority.decide, recorder, metrics, **bounds)
+    try:
+        yield House(endpoint, journal, recorder, metrics, keys, folder)
+    finally:
+        await endpoint.drain(0)
+        await handle.aclose()
+        await journal.close()
+
+
+def question(
+    key: bytes, *, request_id: bytes = b"1", domain: bytes = b"orders", envelope: Sequence[bytes] = ()
+) -> list[bytes]:
+    return [*envelope, b"", b"1.0", request_id, domain, b"127.0.0.1", b"", b"CURVE", key]
