@@ -1,0 +1,84 @@
+"""The FastAPI skin over the services: routes, errors, guards, and the process's own pages.
+
+No CORS: no page of another origin has business here. No interactive documentation either, since it would load
+code from elsewhere; ``/openapi.json`` is there for tools.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, Response
+
+from zapd import __version__
+from zapd.admin.api import errors
+from zapd.admin.api.context import AdminContext
+from zapd.admin.api.guards import Guards
+from zapd.admin.api.routes import agents, audit, explain, keys, tokens, topology, users
+from zapd.admin.api.schemas import Problem
+
+_ROUTERS = (keys.router, users.router, agents.router, topology.router, tokens.router, audit.router, explain.router)
+
+
+def create_app(context: AdminContext) -> FastAPI:
+    """The admin API over these services."""
+    app = FastAPI(
+        title="zapd",
+        version=__version__,
+        summary="Who may speak in a ZeroMQ fleet: keys, users, agents, and the record.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.context = context
+    errors.install(app)
+    app.add_middleware(Guards)
+    for router in _ROUTERS:
+        app.include_router(router, prefix="/v1", responses=errors.RESPONSES)
+    app.include_router(_process_pages(context))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _process_pages(context: AdminContext) -> APIRouter:
+    """What supervisors and Prometheus ask; open to whoever reaches the port, and without names or keys."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/healthz")
+    async def healthz() -> Response:
+        """The process runs and its loop turns."""
+        return JSONResponse({"status": "ok"})
+
+    @router.get("/readyz")
+    async def readyz() -> Response:
+        """Whether decisions are made; 503 names what is missing."""
+        found = context.ready()
+        return JSONResponse(
+            {"status": "ready" if found.ready else "not ready", "parts": dict(found.parts)},
+            200 if found.ready else 503,
+        )
+
+    @router.get("/metrics")
+    async def metrics(_request: Request) -> Response:
+        """Prometheus text."""
+        body, content_type = context.metrics()
+        return Response(body, headers={"Content-Type": content_type})
+
+    return router
+
+
+def _openapi(app: FastAPI) -> dict[str, object]:
+    """The OpenAPI document, with problems as the one shape of errors and the token as the one way in."""
+    if not app.openapi_schema:
+        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        components = document.setdefault("components", {})
+        shapes = components.setdefault("schemas", {})
+        for unused in ("HTTPValidationError", "ValidationError"):
+            shapes.pop(unused, None)
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        shapes.update(problem.pop("$defs", {}))
+        shapes["Problem"] = problem
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,53 @@
+"""What the API needs of the rest of zapd, given by whoever composes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from zapd.admin.api.guards import SignInBrake
+from zapd.admin.services.agents import AgentService
+from zapd.admin.services.audit import AuditService
+from zapd.admin.services.explain import ExplainService
+from zapd.admin.services.keys import KeyService
+from zapd.admin.services.tokens import TokenService
+from zapd.admin.services.topology import BackendService, DomainService
+from zapd.admin.services.users import UserService
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A ZAP endpoint, as agents reach it."""
+
+    address: str
+    mechanism: str
+    server_keys: tuple[bytes, ...] = ()
+    """Accepted server public keys, 32 octets each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether this zapd decides, and what each part says."""
+
+    ready: bool
+    parts: tuple[tuple[str, str], ...] = ()
+    """(part, ``ok`` or what is wrong)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminContext:
+    """The services behind the routes, and three questions about the process."""
+
+    keys: KeyService
+    users: UserService
+    agents: AgentService
+    tokens: TokenService
+    audit: AuditService
+    explain: ExplainService
+    domains: DomainService
+    backends: BackendService
+    endpoints: Callable[[], Sequence[Endpoint]] = tuple
+    ready: Callable[[], Readiness] = lambda: Readiness(True)
+    metrics: Callable[[], tuple[bytes, str]] = lambda: (b"", "text/plain; version=0.0.4; charset=utf-8")
+    """(body, content type)."""
+    brake: SignInBrake = field(default_factory=SignInBrake)

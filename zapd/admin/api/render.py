@@ -1,0 +1,83 @@
+"""From the registry's records to the shapes that leave."""
+
+from __future__ import annotations
+
+from zapd.admin.api.schemas import AgentOut, KeyOut, TokenOut, UserOut
+from zapd.store.agents import AgentRecord
+from zapd.store.keys import KeyRecord
+from zapd.store.tokens import TokenRecord
+from zapd.store.users import UserRecord
+from zapd.zmtp.keys import encode_key, fingerprint
+
+
+def key_out(record: KeyRecord) -> KeyOut:
+    return KeyOut(
+        id=record.fingerprint,
+        fingerprint=fingerprint(record.public_key),
+        public_key=encode_key(record.public_key),
+        user=record.user,
+        state=record.state.value,
+        domains=list(record.domains),
+        groups=list(record.groups),
+        attributes=dict(record.attributes),
+        label=record.label,
+        not_before=record.not_before,
+        expires=record.expires,
+        reason=record.reason,
+        created=record.created,
+        updated=record.updated,
+        version=record.version,
+    )
+
+
+def user_out(record: UserRecord) -> UserOut:
+    return UserOut(
+        name=record.name,
+        state=record.state.value,
+        domains=list(record.domains),
+        groups=list(record.groups),
+        attributes=dict(record.attributes),
+        expires=record.expires,
+        created=record.created,
+        updated=record.updated,
+        version=record.version,
+    )
+
+
+def agent_out(record: AgentRecord) -> AgentOut:
+    return AgentOut.model_validate(
+        {
+            "name": record.name,
+            "id": record.fingerprint,
+            "fingerprint": fingerprint(record.public_key),
+            "public_key": encode_key(record.public_key),
+            "state": record.state.value,
+            "domains": list(record.domains),
+            "mechanisms": list(record.mechanisms),
+            "addresses": list(record.addresses),
+            "reason": record.reason,
+            "created": record.created,
+            "updated": record.updated,
+            "version": record.version,
+        }
+    )
+
+
+def token_out(record: TokenRecord) -> TokenOut:
+    return TokenOut.model_validate(
+        {
+            "id": record.id,
+            "name": record.name,
+            "role": record.role,
+            "domains": list(record.domains),
+            "expires": record.expires,
+            "created": record.created,
+            "revoked": record.revoked,
+            "last_used": record.last_used,
+        }
+    )
+
+
+def etag(version: int) -> str:
+    """The ``ETag`` of a version (RFC 9110, section 8.8.3)."""
+    return f'"{version}"'

@@ -1,0 +1,1 @@
+"""One file for each path of ``/v1``. Routes translate; they decide nothing."""

@@ -1,0 +1,61 @@
+"""``/v1/agents``"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from zapd.admin.api.deps import Caller, Context, Paging, to_cursor
+from zapd.admin.api.render import agent_out
+from zapd.admin.api.schemas import AgentEnrolled, AgentIn, AgentOut, Page
+from zapd.admin.services.agents import NewAgent
+from zapd.store import rules
+from zapd.zmtp.keys import decode_public_key, encode_key
+
+router = APIRouter(prefix="/agents", tags=["agents"])
+
+AgentName = Annotated[str, Path(min_length=1, max_length=255)]
+
+
+@router.get("")
+async def list_agents(context: Context, caller: Caller, page: Paging) -> Page[AgentOut]:
+    """Enrolled agents, in the order of their names."""
+    found = await context.agents.list(caller, after=page.after, limit=page.limit)
+    return Page(items=[agent_out(record) for record in found.items], next_cursor=to_cursor(found.after))
+
+
+@router.post("", status_code=201)
+async def enroll_agent(context: Context, caller: Caller, body: AgentIn) -> AgentEnrolled:
+    """Enrol a bridge; the answer says where it may connect and which server keys to accept there."""
+    record = await context.agents.enroll(
+        caller,
+        NewAgent(
+            name=body.name,
+            public_key=decode_public_key(body.public_key),
+            domains=body.domains,
+            mechanisms=body.mechanisms,
+            addresses=body.addresses,
+        ),
+    )
+    endpoints = [
+        {
+            "address": endpoint.address,
+            "mechanism": endpoint.mechanism,
+            "server_keys": [encode_key(key) for key in endpoint.server_keys],
+        }
+        for endpoint in context.endpoints()
+    ]
+    return AgentEnrolled.model_validate(agent_out(record).model_dump() | {"endpoints": endpoints})
+
+
+@router.get("/{name:path}")
+async def show_agent(context: Context, caller: Caller, name: AgentName) -> AgentOut:
+    """One agent."""
+    return agent_out(await context.agents.show(caller, rules.check_name(name)))
+
+
+@router.delete("/{name:path}", status_code=204)
+async def revoke_agent(context: Context, caller: Caller, name: AgentName) -> None:
+    """Shut an agent out. It stays in the list, revoked."""
+    await context.agents.revoke(caller, rules.check_name(name))

@@ -1,0 +1,101 @@
+"""``/v1/keys``"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from zapd.admin.api.deps import Caller, Context, Paging, Version, fingerprint_path, to_cursor
+from zapd.admin.api.patch import named, no_nul
+from zapd.admin.api.render import etag, key_out
+from zapd.admin.api.schemas import KeyIn, KeyOut, KeyPatch, KeyState, Page, ReasonIn
+from zapd.admin.services.keys import KeyChange, NewKey
+from zapd.store import keys as store
+from zapd.zmtp.keys import decode_public_key
+
+router = APIRouter(prefix="/keys", tags=["keys"])
+
+_MAY_BE_NULL = frozenset({"not_before", "expires"})
+
+
+@router.get("")
+async def list_keys(
+    context: Context,
+    caller: Caller,
+    page: Paging,
+    user: Annotated[str | None, Query(max_length=255)] = None,
+    state: KeyState | None = None,
+    domain: Annotated[str | None, Query(max_length=255)] = None,
+) -> Page[KeyOut]:
+    """Registered keys, in the order of their fingerprints."""
+    found = await context.keys.list(
+        caller,
+        user=no_nul(user),
+        state=None if state is None else store.KeyState(state),
+        domain=no_nul(domain),
+        after=page.after,
+        limit=page.limit,
+    )
+    return Page(items=[key_out(record) for record in found.items], next_cursor=to_cursor(found.after))
+
+
+@router.post("", status_code=201)
+async def add_key(context: Context, caller: Caller, body: KeyIn, response: Response) -> KeyOut:
+    """Register a public key."""
+    record = await context.keys.add(
+        caller,
+        NewKey(
+            public_key=decode_public_key(body.public_key),
+            user=body.user,
+            domains=body.domains,
+            groups=body.groups,
+            attributes=body.attributes,
+            label=body.label,
+            not_before=body.not_before,
+            expires=body.expires,
+            pending=body.state == "pending",
+        ),
+    )
+    response.headers["Location"] = f"/v1/keys/{record.fingerprint}"
+    response.headers["ETag"] = etag(record.version)
+    return key_out(record)
+
+
+@router.get("/{fingerprint}")
+async def show_key(context: Context, caller: Caller, fingerprint: str, response: Response) -> KeyOut:
+    """One key."""
+    record = await context.keys.show(caller, fingerprint_path(fingerprint))
+    response.headers["ETag"] = etag(record.version)
+    return key_out(record)
+
+
+@router.patch("/{fingerprint}")
+async def change_key(
+    context: Context, caller: Caller, fingerprint: str, body: KeyPatch, version: Version, response: Response
+) -> KeyOut:
+    """Change what is said of a key."""
+    change = KeyChange(**named(body, _MAY_BE_NULL))  # type: ignore[typeddict-item]  # KeyPatch's names and types
+    record = await context.keys.change(caller, fingerprint_path(fingerprint), change, version=version)
+    response.headers["ETag"] = etag(record.version)
+    return key_out(record)
+
+
+@router.post("/{fingerprint}/approve")
+async def approve_key(context: Context, caller: Caller, fingerprint: str) -> KeyOut:
+    """Make a pending key active."""
+    return key_out(await context.keys.approve(caller, fingerprint_path(fingerprint)))
+
+
+@router.post("/{fingerprint}/reject")
+async def reject_key(context: Context, caller: Caller, fingerprint: str, body: ReasonIn | None = None) -> KeyOut:
+    """Turn a pending key away for good."""
+    reason = "" if body is None else body.reason
+    return key_out(await context.keys.reject(caller, fingerprint_path(fingerprint), reason))
+
+
+@router.post("/{fingerprint}/revoke")
+async def revoke_key(context: Context, caller: Caller, fingerprint: str, body: ReasonIn | None = None) -> KeyOut:
+    """Shut a key out for good."""
+    reason = "" if body is None else body.reason
+    return key_out(await context.keys.revoke(caller, fingerprint_path(fingerprint), reason))
