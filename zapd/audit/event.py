@@ -40,6 +40,10 @@ class Tag(StrEnum):
     SERVICE_STOP = "service.stop"
     JOURNAL_BEGIN = "journal.begin"
     """First line of an instance: names the predecessor and its last hash, where there is one."""
+    JOURNAL_RESUME = "journal.resume"
+    """First line after a restart: says what was cut from an unfinished last line, if anything."""
+    JOURNAL_RETIRE = "journal.retire"
+    """Old segments went, by size or age; the signed stub names the last record that they held."""
 
 
 class AuditEvent(msgspec.Struct, omit_defaults=True, frozen=True):
