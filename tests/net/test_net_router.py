@@ -216,6 +216,48 @@ async def test_what_strangers_send_is_bounded_in_all() -> None:
             await raw.close()
 
 
+async def test_strangers_take_turns_and_peers_are_served_between() -> None:
+    """Of many that shake hands at once a few go on in each turn of the loop, and all get in."""
+    waiting: list[int] = []
+    router = Router(
+        echo, on_ready=lambda peer: waiting.append(router._pace.waiting), limits=NetLimits(handshake_steps=1)
+    )
+    async with running(router):
+        address = await router.listen("tcp://127.0.0.1:0", NullServer())
+        newcomers = [await RawPeer.connect(address) for _ in range(20)]
+        await until(lambda: router.lobby.in_handshake == 20)
+        for raw in newcomers:
+            raw.say(greeting() + ready() + message(b"hello"))
+        for raw in newcomers:
+            await raw.read_greeting()
+            await raw.read_frame()
+            assert await raw.read_message() == [b"hello"]
+        assert max(waiting) > 0
+        assert router._pace.waiting == 0
+        for raw in newcomers:
+            await raw.close()
+
+
+async def test_a_stranger_that_leaves_before_its_turn_is_passed_over() -> None:
+    """Whoever ended while it waited costs nothing, and the turn goes to the next."""
+    router = Router(echo, limits=NetLimits(handshake_steps=1))
+    async with running(router):
+        address = await router.listen("tcp://127.0.0.1:0", NullServer())
+        newcomers = [await RawPeer.connect(address) for _ in range(10)]
+        await until(lambda: router.lobby.in_handshake == 10)
+        for raw in newcomers:
+            raw.say(greeting() + ready())
+        while not router._pace.waiting:
+            await asyncio.sleep(0)
+        for peer in list(router._open - router.peers):
+            peer.abort()
+        await until(lambda: router._pace.waiting == 0)
+        await until(lambda: router.lobby.in_handshake == 0)
+        last = await RawPeer.admitted(address)
+        for raw in [*newcomers, last]:
+            await raw.close()
+
+
 async def test_a_300_is_held_in_silence_then_closed_without_error() -> None:
     """Not one octet follows, not even for a stranger who goes on talking; then the connection is closed."""
     door = Admission(Answering(300), "lab")

@@ -223,8 +223,9 @@ class Dealer:
         """A client judges nobody; a server that asks for it is trusted by its key or its address."""
         peer.admit()
 
-    def on_early_octets(self, peer: Peer, count: int) -> None:
+    def on_early_octets(self, peer: Peer, count: int) -> bool:
         """One connection is bounded by its engine."""
+        return True
 
     def on_ready(self, peer: Peer) -> None:
         """Connected."""

@@ -62,6 +62,9 @@ class NetLimits:
     handshake_octets: int = 16 * 1024 * 1024
     """What peers in handshake have sent, all together (an upper bound for what is kept of it); beyond it the
     oldest are closed."""
+    handshake_steps: int = 8
+    """Reads of strangers that are handled in one turn of the loop; the others wait while established peers are
+    served (R2)."""
     held: int = 4096
     """Connections held silent after a 300; one more closes the oldest of them early."""
     backlog: int = 1024

@@ -74,8 +74,8 @@ class Owner(Protocol):
     def on_credentials(self, peer: Peer, credentials: CredentialsLike) -> None:
         """Decide, now or later, with `Peer.admit` or `Peer.refuse`."""
 
-    def on_early_octets(self, peer: Peer, count: int) -> None:
-        """So many octets came before the handshake was over."""
+    def on_early_octets(self, peer: Peer, count: int) -> bool:
+        """So many octets came before the handshake was over. False: they wait until `Peer.go_on`."""
 
     def on_ready(self, peer: Peer) -> None:
         """The handshake is over."""
@@ -96,6 +96,7 @@ class Peer(asyncio.Protocol):
         "_connection",
         "_corked",
         "_deliver",
+        "_early",
         "_flushing",
         "_heard_at",
         "_limits",
@@ -172,6 +173,7 @@ class Peer(asyncio.Protocol):
         self._corked = False
         self._flushing = False
         self._reading = True
+        self._early = b""
         self._heard_at = 0.0
         self._pinged_at = 0.0
         self._answers_ping = False
@@ -242,6 +244,14 @@ class Peer(asyncio.Protocol):
         else:
             self._end(Ending.REFUSED, "refused", status)
             self._linger(last_words)
+
+    def go_on(self) -> None:
+        """Handle what waited since `Owner.on_early_octets` said no."""
+        data, self._early = self._early, b""
+        if self._connection is not None and data:
+            self._connection.receive_data(data)
+            self._pump()
+            self._let_read()
 
     def close(self, reason: str = "closed by us") -> None:
         """Send what is queued, then close; the peer has ``linger`` seconds to read it."""
@@ -324,10 +334,15 @@ class Peer(asyncio.Protocol):
 
     def _early_data(self, connection: Connection, data: bytes) -> None:
         self.early_octets += len(data)
-        self._owner.on_early_octets(self, len(data))
-        if self._connection is not None:  # else it has just been dropped to make room
+        now = self._owner.on_early_octets(self, len(data))
+        if self._connection is None:  # it has just been dropped to make room
+            return
+        if now:
             connection.receive_data(data)
             self._pump()
+        else:
+            self._early += data
+            self._stop_reading()
 
     def _pump(self) -> None:
         connection = self._connection
@@ -407,9 +422,10 @@ class Peer(asyncio.Protocol):
         """Read again, unless something else still forbids it."""
         if self._reading or self._transport is None or self._transport.is_closing():
             return
-        if self._stall_timer is None and self._state is not _State.ASKING and self.ending is not Ending.HELD:
-            self._reading = True
-            self._transport.resume_reading()
+        if self._stall_timer or self._early or self._state is _State.ASKING or self.ending is Ending.HELD:
+            return
+        self._reading = True
+        self._transport.resume_reading()
 
     # Time
 
@@ -461,6 +477,7 @@ class Peer(asyncio.Protocol):
         self.was_ready = self._state is _READY
         self._state = _State.ENDED
         self._connection = None
+        self._early = b""
         self.ending, self.reason, self.status = ending, reason, status
         self._cancel_timers()
         self._owner.on_ended(self)

@@ -33,6 +33,7 @@ from zapd.net.admission import Admission, Question
 from zapd.net.limits import NetCounters, NetLimits
 from zapd.net.listener import REST, Listener
 from zapd.net.lobby import Lobby, ipc_source, tcp_source
+from zapd.net.pace import Pace
 from zapd.net.peer import Ending, Peer
 from zapd.net.sockets import listen_ipc, listen_tcp
 from zapd.zap import Status, ZapReply
@@ -91,6 +92,7 @@ class Router:
         self.peers: set[Peer] = set()
         """Who is admitted and connected."""
         self.lobby = Lobby(self.limits, self.counters)
+        self._pace = Pace(self.limits.handshake_steps)
         self._on_messages = on_messages
         self._on_ready = on_ready
         self._on_gone = on_gone
@@ -269,9 +271,10 @@ class Router:
         if question is not None:
             self._questions[peer] = question
 
-    def on_early_octets(self, peer: Peer, count: int) -> None:
-        """Strangers' octets are bounded all together."""
+    def on_early_octets(self, peer: Peer, count: int) -> bool:
+        """Strangers' octets are bounded all together, and so is their work in one turn."""
         self.lobby.add_octets(count)
+        return self._pace.may_go_on(peer)
 
     def on_ready(self, peer: Peer) -> None:
         """From stranger to peer, if the admission was asked."""
