@@ -93,8 +93,12 @@ def postgres_server() -> Iterator[PostgresServer]:
     password.chmod(0o644)
     environment = dict(os.environ, LC_ALL="C")
     subprocess.run(
-        [*become, initdb, "-D", folder / "data", "-U", "zapd", "-A", "scram-sha-256", f"--pwfile={password}"]
-        + ["-E", "UTF8", "--locale=C", "-N"],
+        [
+            *become,
+            initdb,
+            *("-D", folder / "data", "-U", "zapd", "-A", "scram-sha-256", f"--pwfile={password}"),
+            *("-E", "UTF8", "--locale=C", "-N"),
+        ],
         check=True,
         capture_output=True,
         cwd="/",

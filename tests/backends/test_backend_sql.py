@@ -1,0 +1,331 @@
+"""The ``sql`` backend: right answers from memory, and changes in force at once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import Engine, text
+from support.store_fixtures import *  # noqa: F403
+from support.store_fixtures import MOMENT, key_record
+from zapd_backends import sql
+from zapd_backends.sql import SqlBackend
+
+from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Question
+from zapd.auth.hashing import HashPool
+from zapd.errors import ConfigurationError, Unavailable
+from zapd.store.changes import ChangeLog
+from zapd.store.engine import writing
+from zapd.store.feed import ChangeFeed
+from zapd.store.keys import KeyRecord, KeyRegistry, KeyState
+from zapd.store.users import UserRecord, UserRegistry, UserState
+
+NOW = MOMENT.timestamp()
+
+
+class Harness:
+    """A started backend over a real registry, with a clock that the test sets."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.now = NOW
+        self.forgotten = 0
+        self.pool = HashPool(workers=1)
+        self.feed = ChangeFeed(engine)
+        context = BackendContext(
+            base_dir=Path("/nonexistent"),
+            hash_pool=self.pool,
+            database=engine,
+            feed=self.feed,
+            wall_clock=lambda: self.now,
+            forget=self._forget,
+        )
+        self.backend = SqlBackend.from_settings("keys", {}, context)
+
+    def _forget(self) -> None:
+        self.forgotten += 1
+
+    def put(self, *records: KeyRecord | UserRecord) -> None:
+        """Write records as another process would: rows and change log in one transaction."""
+        with writing(self.engine) as connection:
+            for record in records:
+                if isinstance(record, KeyRecord):
+                    registry, kind, subject = KeyRegistry(), "key", record.fingerprint
+                else:
+                    registry, kind, subject = UserRegistry(), "user", record.name
+                if registry.find(connection, subject) is None:
+                    registry.add(connection, record)
+                else:
+                    registry.save(connection, record, MOMENT)
+                ChangeLog().append(connection, kind=kind, subject=subject, time=MOMENT, event="{}")
+
+    def ask(self, record: KeyRecord, domain: str = "orders") -> tuple[Outcome, str, str]:
+        """A CURVE question, which must be answered without suspending: (outcome, reason, name)."""
+        work = self.backend.check(Question(domain, "CURVE", "10.0.0.1", record.public_key))
+        try:
+            work.send(None)
+        except StopIteration as done:
+            verdict = done.value
+            return verdict.outcome, verdict.reason, verdict.principal.name if verdict.principal else ""
+        raise AssertionError("the backend suspended over a CURVE question")
+
+    async def login(self, name: str, password: bytes, domain: str = "orders") -> tuple[Outcome, str]:
+        verdict = await self.backend.check(Question(domain, "PLAIN", "10.0.0.1", username=name, password=password))
+        return verdict.outcome, verdict.reason
+
+
+@pytest_asyncio.fixture
+async def harness(engine: Engine) -> AsyncIterator[Harness]:
+    made = Harness(engine)
+    yield made
+    await made.backend.aclose()
+    await made.pool.aclose()
+
+
+async def test_an_active_key_is_accepted_with_all_that_is_known(harness: Harness):
+    """The principal carries the user's name, groups and attributes; the same verdict comes again."""
+    record = key_record(groups=("g", "h"), attributes=(("Desk", "7"),))
+    harness.put(record)
+    await harness.backend.start()
+    question = Question("orders", "CURVE", "10.0.0.1", record.public_key)
+    verdict = await harness.backend.check(question)
+    assert verdict.outcome is Outcome.ACCEPT
+    assert verdict.principal is not None
+    assert (verdict.principal.name, verdict.principal.groups) == ("alice", ("g", "h"))
+    assert verdict.principal.attributes == (("Desk", "7"),)
+    assert await harness.backend.check(question) is verdict
+
+
+async def test_each_state_has_its_own_answer(harness: Harness):
+    """Pending may heal, revoked and expired never do, a stranger's key is another backend's affair."""
+    day = timedelta(days=1)
+    cases = [
+        (key_record(state=KeyState.PENDING), (Outcome.NOT_YET, "pending", "alice")),
+        (key_record(state=KeyState.PENDING, expires=MOMENT), (Outcome.LOCKED, "expired", "alice")),
+        (key_record(state=KeyState.REVOKED), (Outcome.LOCKED, "revoked", "alice")),
+        (key_record(expires=MOMENT), (Outcome.LOCKED, "expired", "alice")),
+        (key_record(expires=MOMENT + day), (Outcome.ACCEPT, "granted", "alice")),
+        (key_record(not_before=MOMENT + day), (Outcome.NOT_YET, "not_yet_valid", "alice")),
+        (key_record(not_before=MOMENT), (Outcome.ACCEPT, "granted", "alice")),
+    ]
+    harness.put(*(record for record, _answer in cases))
+    await harness.backend.start()
+    for _ in range(2):  # cold and remembered
+        for record, answer in cases:
+            assert harness.ask(record) == answer
+    assert harness.ask(key_record()) == (Outcome.UNKNOWN, "", "")
+
+
+@pytest.mark.parametrize(
+    ("granted", "domain", "accepted"),
+    [
+        (("*",), "orders", True),
+        (("*",), "", False),
+        (("*",), "zapd.agents", False),
+        (("orders",), "orders", True),
+        (("orders",), "orders2", False),
+        (("orders",), "Orders", False),
+        (("metrics.*",), "metrics.cpu", True),
+        (("metrics.*",), "metrics", False),
+        (("",), "", True),
+        (("",), "orders", False),
+    ],
+)
+async def test_nothing_leaks_from_one_domain_into_another(
+    harness: Harness, granted: tuple[str, ...], domain: str, accepted: bool
+):
+    """A key decides only where it is granted; elsewhere it is refused, whatever its state is."""
+    active, revoked = key_record(domains=granted), key_record(domains=granted, state=KeyState.REVOKED)
+    pending = key_record(domains=granted, state=KeyState.PENDING)
+    harness.put(active, revoked, pending)
+    await harness.backend.start()
+    if accepted:
+        assert harness.ask(active, domain)[0] is Outcome.ACCEPT
+        assert harness.ask(pending, domain)[0] is Outcome.NOT_YET
+    else:
+        for record in (active, revoked, pending):
+            assert harness.ask(record, domain)[:2] == (Outcome.REJECT, "not_in_domain")
+
+
+async def test_time_passes(harness: Harness):
+    """A key becomes valid and expires while it is in memory, with no change of the registry."""
+    record = key_record(not_before=MOMENT, expires=MOMENT + timedelta(hours=1))
+    harness.put(record)
+    await harness.backend.start()
+    answers = []
+    for moment in (NOW - 1, NOW, NOW + 3599, NOW + 3600):
+        harness.now = moment
+        answers.append(harness.ask(record)[0])
+    assert answers == [Outcome.NOT_YET, Outcome.ACCEPT, Outcome.ACCEPT, Outcome.LOCKED]
+
+
+async def test_a_clock_that_goes_back_revives_nobody(harness: Harness):
+    """A key that had expired stays out when the clock is set back, with 300 since the clock may be put right;
+    keys whose expiry was never in question go on."""
+    short, lasting = key_record(expires=MOMENT + timedelta(hours=1)), key_record()
+    harness.put(short, lasting)
+    await harness.backend.start()
+    harness.now = NOW + 7200
+    assert harness.ask(lasting)[0] is Outcome.ACCEPT
+    harness.now = NOW
+    assert harness.ask(short)[:2] == (Outcome.UNAVAILABLE, "clock_went_back")
+    assert harness.ask(lasting)[0] is Outcome.ACCEPT
+
+
+async def test_changes_are_in_force_when_the_feed_has_caught_up(harness: Harness):
+    """Adding, changing and revoking show at once, cached answers are forgotten, and nothing else is."""
+    record, other = key_record(), key_record()
+    harness.put(other)
+    await harness.backend.start()
+    assert harness.ask(record)[0] is Outcome.UNKNOWN
+    harness.put(record)
+    await harness.feed.catch_up()
+    assert harness.ask(record)[0] is Outcome.ACCEPT
+    harness.put(replace(record, user="bob"))
+    await harness.feed.catch_up()
+    assert harness.ask(record)[2] == "bob"
+    before = harness.forgotten
+    harness.put(replace(record, state=KeyState.REVOKED))
+    await harness.feed.catch_up()
+    assert harness.ask(record)[0] is Outcome.LOCKED
+    assert harness.forgotten > before
+    assert harness.ask(other)[0] is Outcome.ACCEPT
+
+
+async def test_changes_while_loading_are_not_lost(harness: Harness):
+    """Whatever is committed while the whole registry is read is in memory afterwards, in any order of arrival."""
+    records = [key_record() for _ in range(20)]
+    harness.put(*records)
+    starting = asyncio.create_task(harness.backend.start())
+    for record in records:
+        await asyncio.to_thread(harness.put, replace(record, state=KeyState.REVOKED))
+        await harness.feed.catch_up()
+    await starting
+    await harness.feed.catch_up()
+    assert {harness.ask(record)[0] for record in records} == {Outcome.LOCKED}
+
+
+async def test_many_changes_at_once_are_all_taken(harness: Harness, monkeypatch: pytest.MonkeyPatch):
+    """A batch that is dearer row by row than whole is read whole, with the same end."""
+    monkeypatch.setattr(sql, "RELOAD_FROM", 10)
+    await harness.backend.start()
+    records = [key_record() for _ in range(50)]
+    harness.put(*records)
+    await harness.feed.catch_up()
+    assert len(harness.backend) == 50
+    harness.put(*(replace(record, state=KeyState.REVOKED) for record in records))
+    await harness.feed.catch_up()
+    assert {harness.ask(record)[0] for record in records} == {Outcome.LOCKED}
+
+
+async def test_more_keys_than_are_remembered_are_answered_all_the_same(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+):
+    """The bound on ready verdicts costs time, never an answer."""
+    monkeypatch.setattr(sql, "REMEMBERED", 3)
+    records = [key_record(user=f"user{number}") for number in range(10)]
+    harness.put(*records)
+    await harness.backend.start()
+    for _ in range(2):
+        assert [harness.ask(record)[2] for record in records] == [record.user for record in records]
+
+
+async def test_a_database_that_went_away_stops_no_answer(harness: Harness):
+    """What memory knows is answered while the database is gone, and nothing is learned from the outage."""
+    record = key_record()
+    harness.put(record)
+    await harness.backend.start()
+    with harness.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE change_log RENAME TO elsewhere"))
+    with pytest.raises(Unavailable):
+        await harness.feed.catch_up()
+    assert harness.ask(record)[0] is Outcome.ACCEPT
+    assert harness.ask(key_record())[0] is Outcome.UNKNOWN
+
+
+async def test_before_the_registry_was_read_nobody_is_known_and_nobody_unknown(empty_engine: Engine):
+    """A start without a usable database fails with words, and questions meanwhile are answered 300."""
+    harness = Harness(empty_engine)
+    with pytest.raises(Unavailable):
+        await harness.backend.start()
+    assert harness.ask(key_record())[:2] == (Outcome.UNAVAILABLE, "registry_not_read")
+    assert await harness.login("alice", b"x") == (Outcome.UNAVAILABLE, "registry_not_read")
+    await harness.backend.aclose()
+    await harness.pool.aclose()
+
+
+async def test_users_are_told_by_password_state_and_domain(harness: Harness):
+    """Right, wrong, disabled, expired and elsewhere each have their own answer; only the right one is a yes."""
+    stored = await harness.pool.hash(b"right")
+    user = UserRecord("bob", stored, UserState.ENABLED, ("orders",), (), (), None, MOMENT, MOMENT)
+    harness.put(
+        user,
+        replace(user, name="off", state=UserState.DISABLED),
+        replace(user, name="old", expires=datetime(2020, 1, 1, tzinfo=UTC)),
+    )
+    await harness.backend.start()
+    assert await harness.login("bob", b"right") == (Outcome.ACCEPT, "granted")
+    assert await harness.login("bob", b"wrong") == (Outcome.REJECT, "wrong_password")
+    assert await harness.login("bob", b"") == (Outcome.REJECT, "wrong_password")
+    assert await harness.login("Bob", b"right") == (Outcome.UNKNOWN, "")
+    assert await harness.login("bob", b"right", "other") == (Outcome.REJECT, "not_in_domain")
+    assert await harness.login("off", b"right") == (Outcome.LOCKED, "disabled")
+    assert await harness.login("off", b"wrong") == (Outcome.REJECT, "wrong_password")
+    assert await harness.login("old", b"right") == (Outcome.LOCKED, "expired")
+
+
+async def test_a_user_changed_while_the_password_was_checked_is_asked_again(harness: Harness):
+    """A password that was right for what was known a moment ago admits nobody now."""
+    stored = await harness.pool.hash(b"right")
+    user = UserRecord("bob", stored, UserState.ENABLED, ("*",), (), (), None, MOMENT, MOMENT)
+    harness.put(user)
+    await harness.backend.start()
+    login = asyncio.create_task(harness.login("bob", b"right"))
+    await asyncio.sleep(0)
+    harness.put(replace(user, state=UserState.DISABLED))
+    await harness.feed.catch_up()
+    assert await login in [(Outcome.UNAVAILABLE, "changed_meanwhile"), (Outcome.LOCKED, "disabled")]
+    with writing(harness.engine) as connection:
+        UserRegistry().remove(connection, "bob")
+        ChangeLog().append(connection, kind="user", subject="bob", time=MOMENT, event="{}")
+    await harness.feed.catch_up()
+    assert await harness.login("bob", b"right") == (Outcome.UNKNOWN, "")
+
+
+async def test_a_full_pool_is_doubt(harness: Harness):
+    """When no hash can be checked now the answer may heal, for known and unknown users alike."""
+    await harness.backend.start()
+    await harness.pool.aclose()
+    assert await harness.login("bob", b"x") == (Outcome.UNAVAILABLE, "hash_pool_full")
+
+
+async def test_a_hash_that_cannot_be_verified_is_doubt_and_shown(harness: Harness):
+    """A user with an unreadable hash is not let in, not refused for ever, and told to the administrator."""
+    user = UserRecord("bob", "plainly no hash", UserState.ENABLED, ("*",), (), (), None, MOMENT, MOMENT)
+    harness.put(user)
+    await harness.backend.start()
+    assert await harness.login("bob", b"x") == (Outcome.UNAVAILABLE, "hash_unusable")
+    assert "1 users have a hash" in harness.backend.problem
+    harness.put(replace(user, hash=await harness.pool.hash(b"x")))
+    await harness.feed.catch_up()
+    assert harness.backend.problem == ""
+    assert await harness.login("bob", b"x") == (Outcome.ACCEPT, "granted")
+
+
+async def test_other_mechanisms_are_not_its_affair(harness: Harness):
+    """GSSAPI and NULL are unknown to it."""
+    await harness.backend.start()
+    for mechanism in ("GSSAPI", "NULL"):
+        assert await harness.backend.check(Question("orders", mechanism, "10.0.0.1", username="x")) is UNKNOWN
+
+
+async def test_wrong_settings_are_refused(harness: Harness):
+    """Unknown settings, and a configuration without a database, are mistakes told by name."""
+    context = BackendContext(base_dir=Path("/nonexistent"), hash_pool=harness.pool)
+    with pytest.raises(ConfigurationError, match="colour"):
+        SqlBackend.from_settings("keys", {"colour": "red"}, context)
+    with pytest.raises(ConfigurationError, match="database"):
+        SqlBackend.from_settings("keys", {}, context)
