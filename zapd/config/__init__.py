@@ -5,6 +5,7 @@ package; the rooms get plain arguments. What each setting means is written besid
 `zapd.config.sections` and `zapd.config.limits`.
 """
 
+from zapd.config.curve_key import format_curve_pair, read_curve_pair
 from zapd.config.findings import InvalidConfiguration, Mistake
 from zapd.config.limits import LimitsSection
 from zapd.config.load import Config, absolute_database_url, load
@@ -35,6 +36,8 @@ __all__ = [
     "ServerSection",
     "ZapSection",
     "absolute_database_url",
+    "format_curve_pair",
     "load",
+    "read_curve_pair",
     "read_private",
 ]

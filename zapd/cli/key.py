@@ -1,0 +1,161 @@
+"""``zapd key``: the registry of CURVE keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+
+from zapd.cli.options import (
+    KeyCommand,
+    KeyName,
+    Moment,
+    PublicKey,
+    Settings,
+    attributes_of,
+    common_options,
+    grant_options,
+    pass_settings,
+)
+from zapd.cli.output import print_fields, print_json, print_rows
+
+_COLUMNS = {
+    "user": "USER",
+    "state": "STATE",
+    "fingerprint": "FINGERPRINT",
+    "domains": "DOMAINS",
+    "groups": "GROUPS",
+    "expires": "EXPIRES",
+    "label": "LABEL",
+}
+_STATES = click.Choice(["pending", "active", "revoked"])
+
+
+@click.group("key")
+def command() -> None:
+    """CURVE keys: who holds them, where they are good, and how they are revoked.
+
+    A key is named by its 40 characters of Z85, by its fingerprint SHA256:…, or by the 43 characters of URLs.
+    """
+
+
+@command.command("add", cls=KeyCommand)
+@click.argument("public_key", type=PublicKey())
+@click.option("--user", required=True, metavar="NAME", help="Who holds it: the user id that applications see.")
+@grant_options
+@click.option("--label", default="", metavar="TEXT", help="A note for people.")
+@click.option("--not-before", type=Moment(), metavar="TIME", help="When it becomes valid.")
+@click.option("--pending", is_flag=True, help="Hold it for approval.")
+@common_options
+@pass_settings
+def add(
+    settings: Settings,
+    public_key: str,
+    user: str,
+    domains: tuple[str, ...],
+    groups: tuple[str, ...],
+    expires: datetime | None,
+    attributes: tuple[tuple[str, str], ...],
+    label: str,
+    not_before: datetime | None,
+    pending: bool,
+) -> None:
+    """Register a public key."""
+    from zapd.cli.client import Client
+
+    body: dict[str, Any] = {
+        "public_key": public_key,
+        "user": user,
+        "groups": list(groups),
+        "attributes": attributes_of(attributes),
+        "label": label,
+        "not_before": not_before and not_before.isoformat(),
+        "expires": expires and expires.isoformat(),
+        "state": "pending" if pending else "active",
+    }
+    if domains:
+        body["domains"] = list(domains)
+    with Client(settings) as client:
+        _show(settings, client.post("/v1/keys", body))
+
+
+@command.command("list")
+@click.option("--user", metavar="NAME", help="Only this user's.")
+@click.option("--state", type=_STATES, help="Only those in this state.")
+@click.option("--domain", metavar="D", help="Only those that are good in this domain.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+@common_options
+@pass_settings
+def list_keys(
+    settings: Settings, user: str | None, state: str | None, domain: str | None, limit: int | None
+) -> None:
+    """List registered keys."""
+    from zapd.cli.client import Client
+
+    with Client(settings) as client:
+        keys = list(client.pages("/v1/keys", limit=limit, user=user, state=state, domain=domain))
+    if settings.json:
+        print_json(keys)
+    else:
+        print_rows(keys, _COLUMNS, empty="There are no such keys.")
+
+
+@command.command("show", cls=KeyCommand)
+@click.argument("key", type=KeyName())
+@common_options
+@pass_settings
+def show(settings: Settings, key: str) -> None:
+    """Show one key."""
+    from zapd.cli.client import Client
+
+    with Client(settings) as client:
+        _show(settings, client.get(f"/v1/keys/{key}"))
+
+
+@command.command("approve", cls=KeyCommand)
+@click.argument("key", type=KeyName())
+@common_options
+@pass_settings
+def approve(settings: Settings, key: str) -> None:
+    """Make a pending key good."""
+    _move(settings, key, "approve")
+
+
+@command.command("reject", cls=KeyCommand)
+@click.argument("key", type=KeyName())
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the record.")
+@common_options
+@pass_settings
+def reject(settings: Settings, key: str, reason: str) -> None:
+    """Refuse a pending key for good."""
+    _move(settings, key, "reject", {"reason": reason})
+
+
+@command.command("revoke", cls=KeyCommand)
+@click.argument("key", type=KeyName())
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the record.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common_options
+@pass_settings
+def revoke(settings: Settings, key: str, reason: str, yes: bool) -> None:
+    """Make a key worthless at once and for good."""
+    from zapd.cli.options import confirm
+
+    confirm("Revoke this key? That cannot be undone.", yes)
+    _move(settings, key, "revoke", {"reason": reason})
+
+
+def _move(settings: Settings, key: str, verb: str, body: Mapping[str, Any] | None = None) -> None:
+    from zapd.cli.client import Client
+
+    with Client(settings) as client:
+        _show(settings, client.post(f"/v1/keys/{key}/{verb}", body))
+
+
+def _show(settings: Settings, key: Mapping[str, Any]) -> None:
+    if settings.json:
+        print_json(key)
+    else:
+        print_fields({name: value for name, value in key.items() if name not in ("id", "version")})

@@ -1,0 +1,233 @@
+"""Options that many commands share, and the kinds of values that people type.
+
+The common options may stand before or behind a command's name; the last one counts.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from zapd.errors import ConfigurationError, InvalidInput
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_LAST_RESORT: Final = Path("/etc/zapd/zapd.toml")
+_FINGERPRINT: Final = re.compile(r"SHA256:([A-Za-z0-9+/]{43})", re.ASCII)
+_FINGERPRINT_ID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_SPAN: Final = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the common options say."""
+
+    config: Path | None = None
+    json: bool = False
+    url: str | None = None
+    token_file: Path | None = None
+
+    def config_path(self) -> Path:
+        """Where it is: ``-c``, ZAPD_CONFIG, ./zapd.toml, /etc/zapd/zapd.toml. Raises `ConfigurationError`."""
+        if self.config is not None:
+            return self.config
+        for path in (Path("zapd.toml"), _LAST_RESORT):
+            if path.is_file():
+                return path
+        raise ConfigurationError(
+            f"There is no zapd.toml here and no {_LAST_RESORT}: "
+            "run `zapd init`, or name one with -c or ZAPD_CONFIG."
+        )
+
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
+
+
+def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def keep(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value not in (None, False):
+            setattr(context.ensure_object(Settings), name, value)
+
+    return keep
+
+
+def _option(name: str, *words: str, **kind: Any) -> Callable[[Function], Function]:
+    return click.option(*words, expose_value=False, callback=_keep(name), **kind)
+
+
+_config_option = _option(
+    "config",
+    "-c",
+    "--config",
+    envvar="ZAPD_CONFIG",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The configuration.",
+)
+_json_option = _option("json", "--json", is_flag=True, help="Print JSON.")
+_url_option = _option("url", "--url", envvar="ZAPD_URL", metavar="URL", help="The server's admin API.")
+_token_option = _option(
+    "token_file",
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="File with the admin token; - is standard input.",
+)
+
+
+def local_options(function: Function) -> Function:
+    """For commands that need no server: ``-c`` and ``--json``."""
+    return _config_option(_json_option(function))
+
+
+def common_options(function: Function) -> Function:
+    """For commands that ask the server."""
+    return local_options(_url_option(_token_option(function)))
+
+
+def domain_option(function: Function) -> Function:
+    """Where something is granted."""
+    return click.option(
+        "--domain",
+        "domains",
+        multiple=True,
+        metavar="D",
+        help="Grant it in this domain or pattern; may be repeated. '*' is all. Default: the only one there is.",
+    )(function)
+
+
+def grant_options(function: Function) -> Function:
+    """What keys and users have in common."""
+    function = click.option(
+        "--attr",
+        "attributes",
+        multiple=True,
+        type=Attribute(),
+        metavar="K=V",
+        help="Becomes X-K metadata; may be repeated.",
+    )(function)
+    function = click.option("--expires", type=Moment(), metavar="TIME", help="90d from now, or a date.")(function)
+    function = click.option("--group", "groups", multiple=True, metavar="G", help="A group; may be repeated.")(
+        function
+    )
+    return domain_option(function)
+
+
+class Moment(click.ParamType[datetime]):
+    """``90d`` from now (or ago), or a date, or a date and time; UTC where no offset is given."""
+
+    name = "time"
+
+    def __init__(self, *, past: bool = False) -> None:
+        self._sign = -1 if past else 1
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        span = _SPAN.fullmatch(value)
+        if span is not None:
+            return datetime.now(UTC) + self._sign * timedelta(seconds=int(span[1]) * _UNITS[span[2]])
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z", param, ctx)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+class Attribute(click.ParamType[tuple[str, str]]):
+    """``name=value``."""
+
+    name = "attribute"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is no attribute: write NAME=VALUE", param, ctx)
+        return name, text
+
+
+class PublicKey(click.ParamType[str]):
+    """A CURVE public key: 40 characters of Z85, taken exactly or not at all."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from zapd.zmtp.keys import decode_public_key
+
+        try:
+            decode_public_key(value)
+        except InvalidInput as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+class KeyName(click.ParamType[str]):
+    """A registered key by its public key, its fingerprint, or the 43 characters of URLs, which it gives."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        fingerprint = _FINGERPRINT.fullmatch(value)
+        if fingerprint is not None:
+            return fingerprint[1].replace("+", "-").replace("/", "_")
+        if _FINGERPRINT_ID.fullmatch(value):
+            return str(value)
+        if value.startswith("SHA256:"):
+            self.fail("a fingerprint is SHA256: and 43 characters of base64", param, ctx)
+        from zapd.zmtp.keys import decode_public_key, fingerprint_id
+
+        try:
+            return fingerprint_id(decode_public_key(value))
+        except InvalidInput as error:
+            self.fail(f"{error}; write the public key or its fingerprint SHA256:…", param, ctx)
+
+
+class KeyCommand(click.Command):
+    """A command whose argument is a key, which may begin with ``-`` like an option: one in 85 does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        return super().parse_args(ctx, _keys_last(args, options))
+
+
+def _keys_last(args: list[str], options: set[str]) -> list[str]:
+    """``args`` with what only looks like an option moved behind ``--``.
+
+    Keys have 40 characters; some more and less are taken too, to be told what is wrong with them.
+    """
+    if "--" in args:
+        return args
+    keys = [each for each in args if each.startswith("-") and _looks_like_key(each, options)]
+    if not keys:
+        return args
+    return [each for each in args if each not in keys] + ["--", *keys]
+
+
+def _looks_like_key(word: str, options: set[str]) -> bool:
+    return 39 <= len(word) <= 44 and word not in options and word.partition("=")[0] not in options
+
+
+def attributes_of(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """A map of what ``--attr`` gave; a name given twice is a mistake."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name in found:
+            raise click.UsageError(f"--attr {name} is there twice; keep one.")
+        found[name] = value
+    return found
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask, where there is a person to ask; ``--yes`` and scripts need none."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(question, abort=True, err=True)
