@@ -1,0 +1,104 @@
+"""The admin services over a real registry, with a journal that behaves: it takes events in order, or refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pytest_asyncio
+from sqlalchemy import Engine
+from support.store_fixtures import MOMENT
+
+from zapd.admin.roles import Actor, Role
+from zapd.admin.services.agents import AgentService
+from zapd.admin.services.changes import ChangeRoad
+from zapd.admin.services.keys import KeyService
+from zapd.admin.services.tokens import TokenService
+from zapd.admin.services.users import UserService
+from zapd.audit.event import AuditEvent
+from zapd.audit.journal import JournalUnavailable
+from zapd.store.feed import Change, ChangeFeed
+from zapd.store.types import now
+
+ADMIN = Actor("root", Role.ADMIN)
+OPERATOR = Actor("op", Role.OPERATOR)
+VIEWER = Actor("eye", Role.VIEWER)
+LIMITED = Actor("orders-op", Role.OPERATOR, ("orders", "metrics.*"))
+
+SERVER_KEY = b"\x11" * 32
+
+
+@dataclass
+class FakeJournal:
+    """Takes events in order; ``writable`` and ``broken`` make it refuse, early or late."""
+
+    instance: str = "one"
+    writable: bool = True
+    broken: bool = False
+    events: list[AuditEvent] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)
+
+    async def record_change(self, sequence: int, event: AuditEvent) -> None:
+        await asyncio.sleep(0)
+        if not self.writable or self.broken:
+            raise JournalUnavailable("full")
+        assert event.change == sequence
+        self.events.append(event)
+        self.story.append(f"journal {event.event}")
+
+
+class FakeHasher:
+    """Hashes at once, recognisably."""
+
+    async def hash(self, password: bytes) -> str:
+        return f"hash-of-{len(password)}-octets"
+
+
+@dataclass
+class Admin:
+    """Everything together."""
+
+    engine: Engine
+    journal: FakeJournal
+    feed: ChangeFeed
+    road: ChangeRoad
+    keys: KeyService
+    users: UserService
+    agents: AgentService
+    tokens: TokenService
+    domains: list[str]
+    moment: datetime = MOMENT
+
+
+def make_admin(engine: Engine, journal: FakeJournal | None = None) -> Admin:
+    journal = journal or FakeJournal()
+    feed = ChangeFeed(engine)
+
+    def tell(changes: list[Change]) -> None:
+        journal.story.extend(f"in force {change.kind}" for change in changes)
+
+    feed.subscribe(tell)  # type: ignore[arg-type]
+    domains = ["orders"]
+    road = ChangeRoad(engine, recorder=journal, feed=feed, clock=now)
+    return Admin(
+        engine,
+        journal,
+        feed,
+        road,
+        KeyService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
+        UserService(road, domains=lambda: domains, hasher=FakeHasher()),
+        AgentService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
+        TokenService(road),
+        domains,
+    )
+
+
+@pytest_asyncio.fixture
+async def admin(engine: Engine) -> AsyncIterator[Admin]:
+    """The services over an empty registry at the newest schema."""
+    made = make_admin(engine)
+    await made.feed.catch_up()
+    yield made
+    await made.road.aclose()
