@@ -54,6 +54,10 @@ class Lobby:
         self._sources: dict[bytes, int] = {}
         self._octets = 0
 
+    def set_limits(self, limits: NetLimits) -> None:
+        """Keep these bounds from now on; nobody who is in is sent away for them."""
+        self._limits = limits
+
     @property
     def in_handshake(self) -> int:
         return len(self._strangers)

@@ -159,6 +159,11 @@ class Router:
         self._listeners[listener] = _Door(factory, mechanism_name, admission, socket_type, limits, uids)
         return bound
 
+    def set_limits(self, limits: NetLimits) -> None:
+        """Keep these bounds for everybody who comes from now on. ``connections`` and ``backlog`` stay."""
+        self.limits = limits
+        self.lobby.set_limits(limits)
+
     def stop_listening(self) -> None:
         """Take no newcomers any more; those who are in stay. Socket files are removed."""
         for listener in self._listeners:

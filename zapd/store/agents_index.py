@@ -93,6 +93,11 @@ class AgentsIndex:
             raise Unavailable("The registry of agents has not been read yet.")
         return self._by_key.get(public_key)
 
+    def by_name(self, name: str) -> KnownAgent | None:
+        """The agent of this name, revoked or not; None for a name that nobody has, or before the first reading."""
+        key = self._keys_of.get(name)
+        return None if key is None or self._by_key is None else self._by_key.get(key)
+
     def asker(self, public_key: bytes) -> Asker | None:
         """The `Asker` of an active agent; None for anybody else. Raises as `lookup`."""
         known = self.lookup(public_key)
