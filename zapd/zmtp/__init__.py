@@ -16,6 +16,7 @@ from zapd.zmtp.events import (
 from zapd.zmtp.framing import encode_message, encode_messages
 from zapd.zmtp.handshake import Mechanism, PeerError
 from zapd.zmtp.limits import DEFAULT_LIMITS, Limits
+from zapd.zmtp.mechanisms.curve import CurveClient, CurveServer
 from zapd.zmtp.mechanisms.null import NullClient, NullServer
 from zapd.zmtp.mechanisms.plain import PlainClient, PlainServer
 from zapd.zmtp.metadata import check_property_name, decode_properties, encode_properties
@@ -28,7 +29,9 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionFailed",
     "Credentials",
+    "CurveClient",
     "CurveCredentials",
+    "CurveServer",
     "Event",
     "HandshakeCompleted",
     "Limits",

@@ -68,6 +68,7 @@ class Connection:
         "_limits",
         "_mechanism",
         "_out",
+        "_publishes",
         "_reader",
         "_socket_type",
         "_state",
@@ -85,6 +86,7 @@ class Connection:
         """Queues all 64 octets of our greeting at once."""
         self._mechanism = mechanism
         self._socket_type = socket_type
+        self._publishes = socket_type in PUBLISHERS
         self._limits = limits
         self._state = State.GREETING
         self._greeting: Greeting | None = None
@@ -334,20 +336,19 @@ class Connection:
                 for item in items:
                     if self._decoder is None:  # the command before ended it
                         break
-                    if isinstance(item, list):
-                        self._receive_messages(item)
-                    else:
+                    if not isinstance(item, list):
                         self._receive_command(item)
+                    elif self._publishes:
+                        self._receive_subscriptions(item)
+                    else:
+                        self._events.append(MessagesReceived(item))
         except Exception as fault:  # noqa: BLE001  (as in `_resume`: a third party's cipher)
             if self._decoder is not None:
                 self._fail(_blame(fault))
 
-    def _receive_messages(self, batch: Batch) -> None:
-        if self._socket_type not in PUBLISHERS:
-            self._events.append(MessagesReceived(batch))
-            return
-        # A publisher takes both forms of subscription from everybody, as libzmq does. An XPUB shows its
-        # application other messages too; a PUB has no use for them.
+    def _receive_subscriptions(self, batch: Batch) -> None:
+        """A publisher takes both forms of subscription from everybody, as libzmq does. An XPUB shows its
+        application other messages too; a PUB has no use for them."""
         others: Batch = []
         for parts in batch:
             kind = parts[0][:1]
@@ -378,7 +379,7 @@ class Connection:
             self._events.append(PongReceived(commands.decode_pong(data)))
         elif name in (b"SUBSCRIBE", b"CANCEL"):
             # libzmq would hand the body to any socket's application as if it were a message.
-            if self._socket_type not in PUBLISHERS:
+            if not self._publishes:
                 raise PeerError(f"{name.decode()} sent to a {self._socket_type} socket")
             self._events.append(SubscriptionReceived(data, name == b"SUBSCRIBE"))
 
