@@ -52,8 +52,9 @@ class NetLimits:
     handshakes: int = 4096
     """Connections in handshake; one more closes the oldest of them."""
     handshakes_start: int = 1024
-    """From here on newcomers are dropped at random, more often the nearer ``handshakes`` is. A source with nothing
-    else in handshake is spared."""
+    """From here on newcomers are dropped at random, more often the nearer ``handshakes`` is."""
+    handshakes_spared: int = 8
+    """A source with fewer than this in handshake is spared that: it is not the flood."""
     handshakes_per_ipv4: int = 64
     """Connections in handshake from one IPv4 address, and from one uid over ipc."""
     handshakes_per_ipv6_64: int = 64
@@ -121,7 +122,14 @@ class NetCounters:
 
 
 def _refuse_nonsense(limits: PeerLimits | NetLimits) -> None:
-    may_be_zero = {"connections", "descriptors_reserved", "ping_after", "held_shortest", "failure_interval"}
+    may_be_zero = {
+        "connections",
+        "descriptors_reserved",
+        "failure_interval",
+        "handshakes_spared",
+        "held_shortest",
+        "ping_after",
+    }
     for each in fields(limits):
         value = getattr(limits, each.name)
         if isinstance(value, int | float) and (value < 0 or (value == 0 and each.name not in may_be_zero)):

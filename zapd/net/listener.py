@@ -28,12 +28,12 @@ class Listener:
         address: Address,
         loop: asyncio.AbstractEventLoop,
         newcomer: Callable[[Listener, socket.socket, object], None],
-        exhausted: Callable[[Listener, bool], None],
+        failed: Callable[[Listener, bool], None],
         *,
         name: str = "",
         batch: int = 16,
     ) -> None:
-        """``exhausted`` is called when a newcomer could not be taken: with True for want of a descriptor, with
+        """``failed`` is called when a newcomer could not be taken: with True for want of a descriptor, with
         False for another error of the system."""
         self.address = address
         """Where it listens, with the real port."""
@@ -41,7 +41,7 @@ class Listener:
         self._sock = sock
         self._loop = loop
         self._newcomer = newcomer
-        self._exhausted = exhausted
+        self._failed = failed
         self._batch = batch
         self._accepting = False
         self._closed = False
@@ -94,9 +94,9 @@ class Listener:
             except OSError as error:
                 if error.errno in _NO_DESCRIPTOR:
                     self.pause(REST)
-                    self._exhausted(self, True)
+                    self._failed(self, True)
                     return
-                self._exhausted(self, False)  # that newcomer went away, or was ill; the next may be well
+                self._failed(self, False)  # that newcomer went away, or was ill; the next may be well
                 continue
             sock.setblocking(False)
             self._newcomer(self, sock, sockaddr)

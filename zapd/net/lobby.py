@@ -81,7 +81,7 @@ class Lobby:
                 self._counters.refused_per_source += 1
                 return False
         beyond = len(self._strangers) - limits.handshakes_start
-        if beyond >= 0 and here:
+        if beyond >= 0 and here >= limits.handshakes_spared:
             room = max(1, limits.handshakes - limits.handshakes_start)
             if self._chance() * room < beyond:
                 self._counters.refused_early += 1

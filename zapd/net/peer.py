@@ -15,9 +15,10 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, StrEnum
-from typing import Final, Protocol, cast
+from typing import Protocol, cast
 
 from zapd.net.limits import PeerLimits
+from zapd.zap import Status
 from zapd.zmtp.connection import Connection
 from zapd.zmtp.events import (
     AuthenticationRequired,
@@ -31,7 +32,6 @@ from zapd.zmtp.events import (
 )
 from zapd.zmtp.handshake import CredentialsLike
 
-TRY_AGAIN: Final = 300
 _random = random.SystemRandom()
 
 
@@ -236,7 +236,7 @@ class Peer(asyncio.Protocol):
         self._write(connection.data_to_send())
         connection.reject(status)
         last_words = connection.data_to_send()
-        if status == TRY_AGAIN:
+        if status == Status.TRY_AGAIN:
             self._end(Ending.HELD, "to try again later", status)
             self._stop_reading()
             delay = _random.uniform(self._limits.held_shortest, self._limits.held_longest)
@@ -312,7 +312,9 @@ class Peer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the transport is gone."""
-        self._end(Ending.LEFT, "the peer went away")
+        self._end(
+            Ending.LEFT, "the peer went away" if exc is None else f"the connection broke: {type(exc).__name__}"
+        )
         self._cancel_timers()
         self._transport = None
         self._owner.on_lost(self)

@@ -12,7 +12,7 @@ import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zapd.net.address import Address
 from zapd.net.dealer import Dealer, DealerLimits, Down
@@ -45,7 +45,7 @@ class RemoteCounters:
 class _Open:
     """A question that waits."""
 
-    frames: list[bytes]
+    frames: list[bytes] = field(repr=False)  # a password may be among them
     request_id: bytes
     answer: asyncio.Future[ZapReply]
 

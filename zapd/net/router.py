@@ -41,6 +41,9 @@ from zapd.zmtp.connection import Connection
 from zapd.zmtp.handshake import CredentialsLike, Mechanism
 from zapd.zmtp.limits import DEFAULT_LIMITS, Limits
 
+_LAST_TURNS = 1.0
+"""Seconds for the loop to let aborted transports go; it needs a turn or two."""
+
 OnMessages = Callable[[Peer, list[list[bytes]]], None]
 
 
@@ -152,7 +155,7 @@ class Router:
             bound,
             asyncio.get_running_loop(),
             self._newcomer,
-            self._exhausted,
+            self._accept_failed,
             name=name,
             batch=self.limits.accept_batch,
         )
@@ -176,15 +179,16 @@ class Router:
             peer.abort()
         for peer in list(self.peers):
             peer.close("shutting down")
+        await self._wait_until_empty(drain)
+        for peer in list(self._open):
+            peer.abort()
+        await self._wait_until_empty(_LAST_TURNS)
+
+    async def _wait_until_empty(self, within: float) -> None:
         if self._open:
             self._emptied = asyncio.Event()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied.wait(), drain)
-        for peer in list(self._open):
-            peer.abort()
-        for task in self._connecting:
-            task.cancel()
-        await asyncio.sleep(0)  # lets the transports go
+                await asyncio.wait_for(self._emptied.wait(), within)
 
     # Newcomers
 
@@ -206,7 +210,11 @@ class Router:
             listener.pause(REST)
             return
         loop = asyncio.get_running_loop()
-        connection = Connection(door.mechanism(), door.socket_type, limits=door.limits)
+        try:
+            connection = Connection(door.mechanism(), door.socket_type, limits=door.limits)
+        except BaseException:
+            sock.close()
+            raise
         peer = Peer(
             connection,
             self,
@@ -245,12 +253,14 @@ class Router:
             sock.close()
             peer.connection_lost(None)
 
-    def _exhausted(self, listener: Listener, no_descriptor: bool) -> None:
-        if no_descriptor:
-            self.counters.descriptors_exhausted += 1
-            self.lobby.make_room()
-        else:
+    def _accept_failed(self, listener: Listener, no_descriptor: bool) -> None:
+        if not no_descriptor:
             self.counters.accept_errors += 1
+            return
+        self.counters.descriptors_exhausted += 1
+        for _ in range(self.limits.accept_batch):
+            if not self.lobby.make_room():
+                return
 
     # What peers tell (see `zapd.net.peer.Owner`)
 
