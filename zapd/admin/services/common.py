@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from zapd.errors import InvalidInput, PreconditionFailed
@@ -43,6 +43,14 @@ def check_times(not_before: datetime | None, expires: datetime | None, moment: d
         raise InvalidInput("The expiry lies in the past. To shut it at once, revoke or disable it.")
     if expires is not None and not_before is not None and expires <= not_before:
         raise InvalidInput("It would expire before it becomes valid.")
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """The same moment in UTC, as everything is kept and shown."""
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput("That time lies outside the years 1 to 9999 in UTC.") from None
 
 
 def check_limit(limit: int) -> int:

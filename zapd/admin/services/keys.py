@@ -19,6 +19,7 @@ from zapd.admin.services.common import (
     check_version,
     iso,
     resolve_domains,
+    utc,
 )
 from zapd.audit.event import AuditEvent, Tag
 from zapd.errors import Conflict, InvalidInput, NotFound
@@ -92,8 +93,8 @@ class KeyService:
                 groups=rules.check_groups(new.groups),
                 attributes=rules.check_attributes(new.attributes),
                 label=new.label,
-                not_before=new.not_before,
-                expires=new.expires,
+                not_before=utc(new.not_before),
+                expires=utc(new.expires),
                 reason="",
                 created=moment,
                 updated=moment,
@@ -255,6 +256,10 @@ def _changed(before: KeyRecord, change: KeyChange) -> KeyRecord:
         values["groups"] = rules.check_groups(change["groups"])
     if "attributes" in change:
         values["attributes"] = rules.check_attributes(change["attributes"])
+    if "not_before" in change:
+        values["not_before"] = utc(change["not_before"])
+    if "expires" in change:
+        values["expires"] = utc(change["expires"])
     return replace(before, **values)  # type: ignore[arg-type]  # names and types are KeyChange's
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from zapd.admin.roles import Actor, Operation, Role
 from zapd.admin.services.changes import Change, ChangeRoad
-from zapd.admin.services.common import PageOf, check_limit, check_times, iso
+from zapd.admin.services.common import PageOf, check_limit, check_times, iso, utc
 from zapd.audit.event import AuditEvent, Tag
 from zapd.errors import NotFound, Unauthenticated
 from zapd.store import rules, tables
@@ -62,7 +62,7 @@ class TokenService:
             hash=digest(token),
             role=role.value,
             domains=wanted,
-            expires=expires,
+            expires=utc(expires),
             created=moment,
         )
 

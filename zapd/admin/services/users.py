@@ -19,6 +19,7 @@ from zapd.admin.services.common import (
     check_version,
     iso,
     resolve_domains,
+    utc,
 )
 from zapd.audit.event import AuditEvent, Tag
 from zapd.auth.hashing import HashPoolFull
@@ -83,7 +84,7 @@ class UserService:
             domains=domains,
             groups=rules.check_groups(new.groups),
             attributes=rules.check_attributes(new.attributes),
-            expires=new.expires,
+            expires=utc(new.expires),
             created=moment,
             updated=moment,
         )
@@ -216,6 +217,8 @@ def _changed(before: UserRecord, change: UserChange) -> UserRecord:
         values["groups"] = rules.check_groups(change["groups"])
     if "attributes" in change:
         values["attributes"] = rules.check_attributes(change["attributes"])
+    if "expires" in change:
+        values["expires"] = utc(change["expires"])
     after: UserRecord = replace(before, **values)  # type: ignore[arg-type]  # names and types are UserChange's
     rules.check_metadata(after.groups, after.attributes)
     return after
