@@ -17,7 +17,7 @@ from support.agent_central import Asked, Central, always, new_pair, silent, wait
 
 import zapd.agent
 from zapd.agent import Agent, Endpoint
-from zapd.agent.bridge import COUNTERS, ZAP_ENDPOINT
+from zapd.agent.bridge import COUNTERS, ZAP_ENDPOINT, Bridge
 from zapd.agent.upstream import distrust
 
 KEY = bytes(range(32))
@@ -385,7 +385,7 @@ def test_an_exception_inside_does_not_unbind(
         raise RuntimeError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Agent, "_ask", broken)
+        patch.setattr(Bridge, "_ask", broken)
         assert one.status() == b"300"
         late = one.context.socket(zmq.REP)
         with pytest.raises(zmq.ZMQError, match="in use"):
@@ -405,10 +405,10 @@ def test_a_turn_that_never_works_still_refuses(
     def broken(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Agent, "_turn", broken)
+    monkeypatch.setattr(Bridge, "_turn", broken)
     assert one.status() == b"300"
     assert one.status([b"GSSAPI", b"x"]) == b"401"
-    monkeypatch.setattr(Agent, "_refuse_queued", broken)
+    monkeypatch.setattr(Bridge, "_refuse_queued", broken)
     socket = one.send(question(CURVE))
     assert not socket.poll(300), "silence, which refuses as well"
 
@@ -417,7 +417,7 @@ def test_killing_the_thread_does_not_kill_it(libzmq: Bench, central: Central) ->
     """SystemExit thrown into the thread is one more fault: it answers on."""
     one = libzmq(central.address)
     assert one.status() == b"200"
-    thread = one.agent._thread.ident
+    thread = one.agent._bridge.thread.ident
     assert thread is not None
     for _ in range(3):
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))
@@ -433,10 +433,10 @@ def test_no_credential_reaches_the_log(
     """Not even a fault in the middle of a PLAIN question shows its password."""
     one = libzmq(central.address)
 
-    def broken(agent: Agent, asked: Any, now: float) -> None:
+    def broken(bridge: Bridge, asked: Any, now: float) -> None:
         raise ValueError(repr(asked))
 
-    monkeypatch.setattr(Agent, "_ask", broken)
+    monkeypatch.setattr(Bridge, "_ask", broken)
     assert one.status([b"PLAIN", b"alice", b"hunter2-canary"]) == b"300"
     assert "own fault" in caplog.text
     assert "hunter2" not in caplog.text

@@ -110,7 +110,7 @@ def test_an_agent_elsewhere_does_not_count(guarded: zmq.Context[Any]) -> None:
 
 def test_a_dead_agent_does_not_count(server: zmq.Socket[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent whose thread is gone guards nothing new."""
-    monkeypatch.setattr("zapd.agent.bridge.Agent.alive", property(lambda self: False))
+    monkeypatch.setattr("zapd.agent.starting.Agent.alive", property(lambda self: False))
     with pytest.raises(AgentError, match="no agent"):
         zapd.agent.guard(server, domain="d", secret_key=SECRET)
 

@@ -35,7 +35,7 @@ from zapd.agent import Endpoint
 pytestmark = pytest.mark.interop
 
 MECHANISMS = ["NULL", "PLAIN", "CURVE"]
-WINDOW = 0.9
+WINDOW = 0.7
 """Seconds for which a fault lasts, with everybody knocking: longer than deadline and handshake together."""
 TESTS = Path(__file__).parents[1]
 

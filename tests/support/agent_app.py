@@ -12,8 +12,8 @@ from support.agent_central import Pair, new_pair
 import zapd.agent
 from zapd.agent import Agent, AgentKeys, Endpoint
 
-DEADLINE = 0.3
-HANDSHAKE = 0.6
+DEADLINE = 0.25
+HANDSHAKE = 0.5
 """Short, so that a client that was told 300 comes back soon."""
 
 

@@ -15,9 +15,9 @@ question, on the connection where it was asked, in time. Everything else is 300,
 The agent decides nothing, keeps no credential longer than its question, and knows nothing of zapd's inside.
 """
 
-from zapd.agent.bridge import Agent, start
 from zapd.agent.contexts import AgentError
 from zapd.agent.guarding import guard
 from zapd.agent.keyfile import AgentKeys, Endpoint, read_keys
+from zapd.agent.starting import Agent, start
 
 __all__ = ["Agent", "AgentError", "AgentKeys", "Endpoint", "guard", "read_keys", "start"]

@@ -15,7 +15,6 @@ loses its link, under the same question id, so that zapd counts it once. One rep
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import Counter
@@ -27,7 +26,7 @@ import zmq
 
 from zapd.agent import contexts
 from zapd.agent.contexts import AgentError
-from zapd.agent.keyfile import AgentKeys, Endpoint, read_keys
+from zapd.agent.keyfile import AgentKeys, Endpoint
 from zapd.agent.questions import Dropped, Question, QuestionTable
 from zapd.agent.upstream import NEVER, SyncContext, SyncSocket, Upstream
 from zapd.zap.envelope import split_envelope
@@ -75,74 +74,28 @@ _COUNTER_OF = {
 }
 
 
-class Agent:
-    """A started agent. There is no way to stop it but to terminate its context."""
+class Bridge:
+    """Both sides and the thread between; `zapd.agent.starting.Agent` is its public face."""
 
     def __init__(
-        self,
-        context: SyncContext,
-        keys: AgentKeys | None,
-        endpoints: Sequence[Endpoint],
-        deadline: float,
-        limit: int,
+        self, address: int, keys: AgentKeys | None, endpoints: Sequence[Endpoint], deadline: float, limit: int
     ) -> None:
-        self.name = keys.name if keys is not None else ""
-        """The name it is enrolled under; empty without a key file."""
-        self.deadline = deadline
-        """Seconds after which a question is answered with 300."""
-        self.pid = os.getpid()
-        """The process it works in. A forked child has no agent: nothing answers there, and nobody gets in."""
-        self._address = int(context.underlying)
+        self._address = address
         # A shadow of the application's context: its destroy() would close our sockets under our thread's feet.
-        self._context: SyncContext = zmq.Context.shadow(self._address)
-        self._counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._table = QuestionTable(limit, deadline)
-        self._upstreams = [
-            Upstream(self._context, number, endpoint, keys, self._counters)
+        self._context: SyncContext = zmq.Context.shadow(address)
+        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self.upstreams = [
+            Upstream(self._context, number, endpoint, keys, self.counters)
             for number, endpoint in enumerate(endpoints)
         ]
+        self._table = QuestionTable(limit, deadline)
         self._preferred = 0
         self._looked_at = 0.0
+        self._complained_at = 0.0
         self._front = _bind(self._context)
-        self._thread = threading.Thread(target=self._run, name="zapd-agent", daemon=True)
-
-    def __repr__(self) -> str:
-        return f"<Agent {self.name!r} for {', '.join(self.endpoints)}>"
-
-    @property
-    def endpoints(self) -> tuple[str, ...]:
-        """Addresses of the zapds it asks."""
-        return tuple(upstream.endpoint.address for upstream in self._upstreams)
-
-    @property
-    def alive(self) -> bool:
-        """Whether its thread answers libzmq in this process."""
-        return self.pid == os.getpid() and self._thread.is_alive()
-
-    @property
-    def connected(self) -> bool:
-        """Whether a zapd can be asked at this moment."""
-        return any(upstream.ready for upstream in self._upstreams)
-
-    @property
-    def counters(self) -> dict[str, int]:
-        """What has happened so far, by the names in `COUNTERS`."""
-        return dict(self._counters)
-
-    def wait_connected(self, timeout: float) -> bool:
-        """Wait at most ``timeout`` seconds for a zapd; say whether there is one.
-
-        Nothing depends on calling this: questions asked earlier wait for their deadline by themselves.
-        """
-        end = time.monotonic() + timeout
-        while not self.connected and self.alive and time.monotonic() < end:
-            time.sleep(0.01)
-        return self.connected
+        self.thread = threading.Thread(target=self._run, name="zapd-agent", daemon=True)
 
     # --- the thread -----------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        self._thread.start()
 
     def _run(self) -> None:
         """Turn until the context ends. No fault may end this earlier: an unbound endpoint admits everybody."""
@@ -154,31 +107,34 @@ class Agent:
             except BaseException as fault:  # noqa: BLE001  (SystemExit too: this thread must outlive it)
                 if not self._survive(fault):
                     break
-        contexts.forget(self._address)
-        for upstream in self._upstreams:
-            upstream.close()
-        self._front.close(linger=0)
+        try:
+            contexts.forget(self._address)
+            for upstream in self.upstreams:
+                upstream.close()
+        finally:
+            self._front.close(linger=0)
 
     def _survive(self, fault: BaseException) -> bool:
         """Put things in order after a fault of our own; False when the context has ended meanwhile."""
         try:
-            self._counters["faults"] += 1
-            log.error(
-                "the agent's own fault, questions under way get 300: %s", type(fault).__name__, exc_info=fault
-            )
+            self.counters["faults"] += 1
+            time.sleep(PAUSE_AFTER_FAULT)  # first of all: a fault that stays must not spin
+            now = time.monotonic()
+            if now - self._complained_at >= 1.0:
+                self._complained_at = now
+                log.error("the agent's own fault; questions under way get 300", exc_info=fault)
             for question in self._table:
                 with suppress(zmq.Again):
                     self._answer(question.envelope, TRY_AGAIN, question.request_id, question.mechanism)
                 self._table.close(question, Dropped.LATE)
-            for upstream in self._upstreams:
+            for upstream in self.upstreams:
                 upstream.close()
             self._refuse_queued()
-            time.sleep(PAUSE_AFTER_FAULT)
         except zmq.ContextTerminated:
             return False
         except BaseException:  # noqa: BLE001
             # Not even that worked. Silence refuses too; the next turn finds out whether the context lives.
-            self._counters["faults"] += 1
+            self.counters["faults"] += 1
         return True
 
     def _refuse_queued(self) -> None:
@@ -196,16 +152,16 @@ class Agent:
     def _turn(self) -> None:
         """One wait and what came of it."""
         now = time.monotonic()
-        for upstream in self._upstreams:
+        for upstream in self.upstreams:
             upstream.tend(now)
         watched: list[tuple[Any, int]] = [(self._front, zmq.POLLIN)]
-        for upstream in self._upstreams:
+        for upstream in self.upstreams:
             if upstream.socket is not None and upstream.monitor is not None:
                 watched.append((upstream.socket, zmq.POLLIN | zmq.POLLOUT if upstream.blocked else zmq.POLLIN))
                 watched.append((upstream.monitor, zmq.POLLIN))
         happened = dict(zmq.zmq_poll(watched, self._patience(now)))
         now = time.monotonic()
-        for upstream in self._upstreams:
+        for upstream in self.upstreams:
             link = upstream.link
             if happened.get(upstream.monitor):
                 upstream.watch(now)
@@ -225,7 +181,7 @@ class Agent:
     def _patience(self, now: float) -> int:
         """Milliseconds to wait: a tick while questions are open, else until a link needs care."""
         wait = TICK if len(self._table) else 60.0
-        wait = min(wait, *(upstream.due() - now for upstream in self._upstreams), NEVER)
+        wait = min(wait, *(upstream.due() - now for upstream in self.upstreams), NEVER)
         return max(0, int(wait * 1000) + 1)
 
     # --- questions ------------------------------------------------------------------------------------
@@ -236,13 +192,13 @@ class Agent:
                 parts = self._front.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._counters["questions"] += 1
+            self.counters["questions"] += 1
             self._take_question(parts, now)
 
     def _take_question(self, parts: list[bytes], now: float) -> None:
         cut = split_envelope(parts)
         if cut is None:
-            self._counters["malformed_questions"] += 1
+            self.counters["malformed_questions"] += 1
             return
         envelope, body = cut
         try:
@@ -250,32 +206,32 @@ class Agent:
         except MalformedRequest as fault:
             # A name that no rule admits (400) goes to zapd all the same: it refuses, and keeps the record.
             if fault.status != Status.REFUSED or len(body) < 6 or not fault.mechanism:
-                self._counters["malformed_questions"] += 1
+                self.counters["malformed_questions"] += 1
                 if fault.request_id is not None:
                     self._answer(envelope, ERROR, fault.request_id, fault.mechanism)
                 return
         request_id, mechanism = body[1], body[5].decode("ascii")
         if sum(map(len, body)) > MAX_REQUEST:
-            self._counters["malformed_questions"] += 1
+            self.counters["malformed_questions"] += 1
             self._answer(envelope, ERROR, request_id, mechanism)
             return
         question = self._table.add(envelope, body, request_id, mechanism, now)
         if question is None:
-            self._counters["overflow"] += 1
+            self.counters["overflow"] += 1
             self._answer(envelope, TRY_AGAIN, request_id, mechanism)
             return
         self._ask(question, now)
 
     def _ask(self, question: Question, now: float) -> None:
         """Put a question to the first zapd that has not had it on its present link; else let it wait for one."""
-        count = len(self._upstreams)
+        count = len(self.upstreams)
         for step in range(count):
-            upstream = self._upstreams[(self._preferred + step) % count]
+            upstream = self.upstreams[(self._preferred + step) % count]
             if question.asked.get(upstream.number) == upstream.link:
                 continue
             if upstream.send([question.id, b"", *question.body]):
                 if question.asked:
-                    self._counters["asked_again"] += 1
+                    self.counters["asked_again"] += 1
                 question.asked[upstream.number] = upstream.link
                 question.retry_at = now + NEXT_AFTER
                 question.waiting = False
@@ -293,7 +249,7 @@ class Agent:
         self._looked_at = now
         for question in self._table.expired(now):
             self._table.close(question, Dropped.LATE)
-            self._counters["unanswered"] += 1
+            self.counters["unanswered"] += 1
             self._answer(question.envelope, TRY_AGAIN, question.request_id, question.mechanism)
         for question in self._table:
             if question.waiting or question.retry_at <= now:
@@ -311,21 +267,21 @@ class Agent:
     def _take_reply(self, upstream: Upstream, parts: list[bytes], now: float) -> None:
         """RFC 27's reply behind our question id and a delimiter, or it is nothing."""
         if len(parts) != 8 or parts[1]:
-            self._counters["malformed_replies"] += 1
+            self.counters["malformed_replies"] += 1
             return
         question = self._table.match(parts[0], upstream.number, upstream.first_link, now)
         if isinstance(question, Dropped):
-            self._counters[question.value] += 1
+            self.counters[question.value] += 1
             return
         try:
             reply = read_reply(parts[2:], question.request_id, question.mechanism)
         except MalformedReply:
             # Not an answer. Another zapd may still give one; without it, the deadline says 300.
-            self._counters["malformed_replies"] += 1
+            self.counters["malformed_replies"] += 1
             return
         self._table.close(question, Dropped.DOUBLE)
         self._preferred = upstream.number
-        self._counters[_COUNTER_OF[reply.status]] += 1
+        self.counters[_COUNTER_OF[reply.status]] += 1
         self._answer(question.envelope, reply, question.request_id, question.mechanism)
 
     def _answer(self, envelope: list[bytes], reply: ZapReply, request_id: bytes, mechanism: str) -> None:
@@ -341,53 +297,14 @@ def read_reply(frames: list[bytes], request_id: bytes, mechanism: str) -> ZapRep
     return parse_reply(frames, request_id)
 
 
-def start(
-    context: zmq.Context[Any],
-    keys: str | os.PathLike[str] | AgentKeys | None = "agent.key",
-    *,
-    endpoints: Sequence[Endpoint | str] | None = None,
-    deadline: float = 2.0,
-    max_questions: int = 4096,
-) -> Agent:
-    """Bind libzmq's ZAP endpoint in ``context`` and begin to answer. Call it before any server socket is bound.
-
-    ``keys`` is the path of the file that ``zapd agent enroll`` wrote, or what `read_keys` made of it; None for an
-    application that asks only local zapds without keys (ipc, loopback), named in ``endpoints``. ``endpoints``
-    takes the place of the file's list. ``deadline`` is in seconds, less than the sockets' handshake time.
-
-    Returns when the endpoint is bound, whether or not a zapd can be reached. Raises `AgentError` when something
-    else is bound there or the context has ended, `zapd.errors.ConfigurationError` for a bad file or endpoint.
-    """
-    if not isinstance(context, zmq.Context):
-        raise AgentError("start() takes the application's zmq.Context")
-    if context.closed:
-        raise AgentError("this context is terminated")
-    if not 0.05 <= deadline <= 30:
-        raise AgentError("deadline: 0.05 to 30 seconds")
-    if max_questions < 1:
-        raise AgentError("max_questions: at least 1")
-    who = read_keys(keys) if isinstance(keys, str | os.PathLike) else keys
-    if endpoints is None:
-        asked: Sequence[Endpoint] = who.endpoints if who is not None else ()
-    else:
-        asked = [Endpoint(each) if isinstance(each, str) else each for each in endpoints]
-    if not asked:
-        raise AgentError("no endpoints: the agent must know at least one zapd")
-    if who is None and any(endpoint.secured for endpoint in asked):
-        raise AgentError("an endpoint with server_keys needs the agent's own keys: pass keys=")
-    if contexts.agent_of(int(context.underlying)) is not None:
-        raise AgentError("this context has an agent already: start one agent for each context, once")
-    agent = Agent(context, who, asked, deadline, max_questions)
-    agent._begin()
-    contexts.remember(int(context.underlying), agent)
-    return agent
-
-
 def _bind(context: SyncContext) -> SyncSocket:
     """The front. Failing here is loud: a foreign handler in our place decides in our name (limits.md, R12)."""
-    front = context.socket(zmq.ROUTER)
-    front.linger = 0
     try:
+        front = context.socket(zmq.ROUTER)
+    except zmq.ZMQError as error:
+        raise AgentError(f"no socket for the agent: {error.strerror}") from None
+    try:
+        front.linger = 0
         front.bind(ZAP_ENDPOINT)
     except zmq.ZMQError as error:
         front.close(linger=0)

@@ -7,7 +7,6 @@ nothing of sockets or questions.
 from __future__ import annotations
 
 import os
-import threading
 from typing import Protocol
 
 from zapd.errors import ZapdError
@@ -30,31 +29,22 @@ class Living(Protocol):
 
 
 _agents: dict[int, Living] = {}
-"""By the address of libzmq's context: contexts themselves must stay free to be collected."""
-_lock = threading.Lock()
+"""By the address of libzmq's context: contexts themselves must stay free to be collected. No lock guards it: one
+that is held while another thread forks stays held in the child, and only who has bound the endpoint writes."""
 
 
 def remember(context: int, agent: Living) -> None:
-    """Note that ``agent`` answers for this context; raise `AgentError` when another one does."""
-    with _lock:
-        if _find(context) is not None:
-            raise AgentError("this context has an agent already: start one agent for each context, once")
-        _agents[context] = agent
+    """Note that ``agent`` answers for this context."""
+    _agents[context] = agent
 
 
 def forget(context: int) -> None:
     """The context has ended; its address may come back with another one."""
-    with _lock:
-        _agents.pop(context, None)
+    _agents.pop(context, None)
 
 
 def agent_of(context: int) -> Living | None:
     """The agent at work for this context in this very process, or None: a parent's agent does not count."""
-    with _lock:
-        return _find(context)
-
-
-def _find(context: int) -> Living | None:
     agent = _agents.get(context)
     if agent is None or agent.pid != os.getpid() or not agent.alive:
         return None
