@@ -20,14 +20,16 @@ from typing import Final, Protocol
 import structlog
 
 from zapd.auth.backend import Outcome, Principal, Question, Verdict
-from zapd.auth.cache import ENTRIES, DecisionCache
+from zapd.auth.cache import ENTRIES, DecisionCache, remembered
 from zapd.auth.catalog import BackendHandle
 from zapd.auth.chain import BUSY, POOL_FULL, Answer
 from zapd.auth.decision import Decision
 from zapd.auth.explain import ExplainStep, explain
+from zapd.auth.flights import Flights
 from zapd.auth.grant import MEMO, Grants
 from zapd.auth.hashing import HashPool
-from zapd.auth.lanes import Lane, Lanes
+from zapd.auth.lanes import NOBODY, Lane, Lanes
+from zapd.auth.meaning import PENDING, meaning, name_of
 from zapd.auth.policy import Policy
 from zapd.auth.question import question_of
 from zapd.errors import InvalidInput
@@ -37,20 +39,6 @@ from zapd.zap import REFUSED, TRY_AGAIN, Asker, Status, ZapRequest
 log = structlog.get_logger(__name__)
 
 _ACCEPT: Final = Outcome.ACCEPT
-_REPLY: Final = {
-    Outcome.REJECT: REFUSED,
-    Outcome.LOCKED: REFUSED,
-    Outcome.UNKNOWN: REFUSED,
-    Outcome.NOT_YET: TRY_AGAIN,
-    Outcome.UNAVAILABLE: TRY_AGAIN,
-}
-_UNKNOWN_REASON: Final = {"CURVE": "unknown_key", "PLAIN": "unknown_user", "GSSAPI": "unknown_principal"}
-_REASON: Final = {
-    Outcome.REJECT: "rejected",
-    Outcome.LOCKED: "locked",
-    Outcome.NOT_YET: "not_yet",
-    Outcome.UNAVAILABLE: "backend_unavailable",
-}
 
 POLICY_STALE: Final = Decision(TRY_AGAIN, "policy_stale", asked=False)
 INTERNAL_ERROR: Final = Decision(TRY_AGAIN, "internal_error")
@@ -95,6 +83,7 @@ class Authority:
         self._on_pending = on_pending
         self._grants = Grants(reply_memo)
         self.cache = DecisionCache(cache_entries)
+        self._flights = Flights()
         self.internal_errors = 0
         """Our own bugs, each answered 300. Any is worth an alert."""
 
@@ -160,9 +149,11 @@ class Authority:
                 principal, mark, reply = self._grants.for_key(Principal(asker.name), key)
                 return Decision(reply, "granted", principal.name, mark)
             verdict = self._agents.refusal(key)
-            reply = _REPLY.get(verdict.outcome, TRY_AGAIN)
-            reason = "unknown_agent" if verdict.outcome is Outcome.UNKNOWN else _reason(verdict)
-            return Decision(reply, reason, _name(verdict), self._grants.fingerprint(key))
+            if verdict.outcome is Outcome.UNKNOWN:
+                reply, reason = REFUSED, "unknown_agent"
+            else:
+                reply, reason = meaning(verdict, Question(RESERVED, "CURVE", request.address, key), NOBODY)
+            return Decision(reply, reason, name_of(verdict), self._grants.fingerprint(key))
         except Exception:  # noqa: BLE001 - a Decision always comes back
             return self._bug()
 
@@ -174,24 +165,26 @@ class Authority:
         return await explain(request, self._lanes, self._grants, current=self._is_current())
 
     async def _remembered(self, lane: Lane, question: Question) -> Decision:
-        """Answer from the cache, else from the backends; keep what was dear to get."""
+        """Answer from the cache, else from whoever asks the same already, else from the backends."""
         started = perf_counter()
-        cache = self.cache
-        key: bytes | None = None
-        if lane.chain.dear:
-            key = cache.key(lane.policy_version, question)
-            known = cache.get(key)
-            if known is not None:
-                return await self._at_tick(known, lane, started)
-        generation = cache.generation
+        key = self.cache.key(lane.policy_version, question)
+        generation = self.cache.generation
+        decision = self.cache.get(key)
+        if decision is None:
+            decision = await self._flights.share(
+                key, generation, lane.rule.deadline, lambda: self._ask(lane, question, key, generation)
+            )
+        return await self._at_tick(decision, lane, started)
+
+    async def _ask(self, lane: Lane, question: Question, key: bytes, generation: int) -> Decision:
+        """Ask the backends, and keep what was dear to get."""
         answer = await lane.chain.ask(question)
         decision = self._decision(lane, question, answer)
         if answer.dear and not answer.doubt and decision.reason != "bad_principal":
-            key = key or cache.key(lane.policy_version, question)
             good = decision.status is Status.GRANTED
-            kept = Decision(decision.reply, decision.reason, decision.principal, decision.key, cached=True)
-            cache.put(key, kept, lane.rule.cache_good if good else lane.rule.cache_bad, generation)
-        return await self._at_tick(decision, lane, started)
+            seconds = lane.rule.cache_good if good else lane.rule.cache_bad
+            self.cache.put(key, remembered(decision), seconds, generation)
+        return decision
 
     def _decision(self, lane: Lane, question: Question, answer: Answer) -> Decision:
         """What a chain's answer means."""
@@ -212,16 +205,11 @@ class Authority:
 
     def _not_granted(self, lane: Lane, question: Question, answer: Answer) -> Decision:
         verdict = answer.verdict
-        reply = _REPLY[verdict.outcome]
-        reason = _reason(verdict)
-        if verdict.outcome is Outcome.UNKNOWN:
-            reason = _UNKNOWN_REASON[question.mechanism]
-            if question.mechanism == "CURVE" and lane.rule.unknown_keys == "pending":
-                reply, reason = TRY_AGAIN, "pending_approval"
-                if self._on_pending is not None:
-                    self._on_pending(question)
+        reply, reason = meaning(verdict, question, lane.rule)
+        if reason is PENDING and self._on_pending is not None:
+            self._on_pending(question)
         asked = verdict is not BUSY and verdict is not POOL_FULL
-        return Decision(reply, reason, _name(verdict), self._mark(question.key), answer.trail, asked)
+        return Decision(reply, reason, name_of(verdict), self._mark(question.key), answer.trail, asked)
 
     async def _refuse(self, request: ZapRequest, lane: Lane, reason: str) -> Decision:
         """A no, or a not now, for a reason of policy or of form."""
@@ -256,15 +244,3 @@ class Authority:
         self.internal_errors += 1
         log.exception("deciding failed; the answer is 300")
         return INTERNAL_ERROR
-
-
-def _reason(verdict: Verdict) -> str:
-    """The backend's code, if it is one: letters, digits and underscores; else what the outcome says."""
-    reason = verdict.reason
-    if reason and len(reason) <= 40 and reason.isascii() and reason.isidentifier():
-        return reason
-    return _REASON.get(verdict.outcome, verdict.outcome.value)
-
-
-def _name(verdict: Verdict) -> str:
-    return verdict.principal.name if verdict.principal is not None else ""

@@ -84,6 +84,13 @@ class DecisionCache:
         return len(self._entries)
 
 
+def remembered(decision: Decision) -> Decision:
+    """The same decision as given once more, without asking: nobody took part in it."""
+    return Decision(
+        decision.reply, decision.reason, decision.principal, decision.key, asked=decision.asked, cached=True
+    )
+
+
 def _place(address: str) -> bytes:
     """An ipc peer's process id changes with each process and decides nothing; its uid and gid do."""
     return (address.partition(",pid=")[0] if address.startswith("ipc:") else address).encode("ascii")

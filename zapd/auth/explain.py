@@ -11,6 +11,7 @@ from zapd.auth.backend import Outcome, Question
 from zapd.auth.chain import Answer
 from zapd.auth.grant import Grants
 from zapd.auth.lanes import Lane, Lanes
+from zapd.auth.meaning import meaning, name_of
 from zapd.auth.question import question_of
 from zapd.errors import InvalidInput
 from zapd.zap import Asker, ZapRequest
@@ -85,9 +86,7 @@ def _end(lane: Lane, grants: Grants, question: Question, answer: Answer) -> Expl
         except InvalidInput as fault:
             return ExplainStep("reply", "bad_principal", str(fault))
         return ExplainStep("reply", "granted", verdict.principal.name)
-    if verdict.outcome is Outcome.UNKNOWN and question.key and lane.rule.unknown_keys == "pending":
-        return ExplainStep("reply", "pending_approval", "held for approval")
-    return ExplainStep("reply", verdict.reason or verdict.outcome.value)
+    return ExplainStep("reply", meaning(verdict, question, lane.rule)[1], name_of(verdict))
 
 
 def _since(started: float) -> float:
