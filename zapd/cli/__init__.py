@@ -23,15 +23,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from zapd.cli.root import run
     except ModuleNotFoundError as error:
-        sys.exit(missing_extra(error))
+        told = missing_extra(error)
+        if told is None:
+            raise
+        print(f"zapd: {told}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(run(words))
 
 
-def missing_extra(error: ModuleNotFoundError) -> int:
-    """Say which extra brings a library that is not there; the exit code. Raises again for one of ours."""
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """Which extra brings the library that is not there; None when it is one of our own modules."""
     library = (error.name or "").partition(".")[0]
     if not library or library.startswith("zapd"):
-        raise error
-    extra = _EXTRAS.get(library, "server")
-    print(f"zapd: this command needs {library}: pip install 'zapd[{extra}]'", file=sys.stderr)
-    return 2
+        return None
+    return f"this command needs {library}: pip install 'zapd[{_EXTRAS.get(library, 'server')}]'"

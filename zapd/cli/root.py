@@ -98,13 +98,15 @@ def run(words: Sequence[str]) -> int:
     except ZapdError as error:
         complain(str(error))
         return 1
-    except ModuleNotFoundError as error:
-        return missing_extra(error)
     except BrokenPipeError:
         # Whoever read our output has had enough (`zapd key list | head`); nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        told = missing_extra(error) if isinstance(error, ModuleNotFoundError) else None
+        if told is not None:
+            complain(told)
+            return 2
         if os.environ.get("ZAPD_DEBUG"):
             raise
         complain(f"a fault of zapd itself: {type(error).__name__}: {error}. ZAPD_DEBUG=1 shows where.")
