@@ -218,7 +218,7 @@ async def test_our_heartbeats_are_answered_by_libzmq(clients: Clients) -> None:
         (peer,) = router.peers
         await asyncio.sleep(0.8)
         assert router.peers == {peer}
-        assert peer._answers_ping
+        assert peer._heartbeat.answers
 
 
 @pytest.mark.parametrize("mechanism", ["NULL", "CURVE"])

@@ -11,8 +11,9 @@ from support.net_wire import RawPeer, command, greeting, message, ready, until
 
 from zapd.errors import InvalidInput
 from zapd.net.address import Address
+from zapd.net.ending import Ending
 from zapd.net.limits import NetLimits, PeerLimits
-from zapd.net.peer import Ending, Peer
+from zapd.net.peer import Peer
 from zapd.net.router import Router
 from zapd.zmtp.mechanisms.null import NullServer
 
@@ -32,6 +33,10 @@ def port_of(peer: Peer) -> int:
     assert peer._transport is not None
     port: int = peer._transport.get_extra_info("peername")[1]
     return port
+
+
+def echo(peer: Peer, messages: list[list[bytes]]) -> None:
+    peer.send_messages(messages)
 
 
 class Gone:
@@ -65,7 +70,7 @@ async def test_a_silent_peer_is_pinged_and_one_that_answers_stays() -> None:
 async def test_a_peer_that_never_knew_heartbeats_is_not_cut_for_its_silence() -> None:
     """Old libraries pass PING over without a PONG: they are left to TCP's keep-alive."""
     limits = NetLimits(peer=PeerLimits(ping_after=0.02, ping_timeout=0.02))
-    router = Router(lambda peer, messages: peer.send_messages(messages) and None, limits=limits)
+    router = Router(echo, limits=limits)
     async with listening(router) as address:
         raw = await RawPeer.admitted(address)
         assert await raw.read_frame() == (4, b"\x04PING\0\0")

@@ -137,7 +137,11 @@ async def test_double_and_foreign_replies_are_dropped_and_counted() -> None:
 async def test_a_malformed_reply_is_300(spoil: Callable[[list[bytes]], list[bytes]]) -> None:
     """A reply under the right id that is no ZAP reply is doubt."""
     central = Central()
-    central.reply = lambda peer, parts: peer.send_messages([spoil(central.frames(parts))]) and None
+
+    def reply_spoilt(peer: Peer, parts: list[bytes]) -> None:
+        peer.send_messages([spoil(central.frames(parts))])
+
+    central.reply = reply_spoilt
     async with remote(central) as handler:
         assert await handler.answer(QUESTION) == TRY_AGAIN
         assert handler.counters.malformed == 1

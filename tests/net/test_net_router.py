@@ -16,8 +16,9 @@ from zapd.errors import Conflict, LocalProtocolError
 from zapd.net.address import Address, TcpAddress
 from zapd.net.admission import Admission
 from zapd.net.dealer import Dealer
+from zapd.net.ending import Ending
 from zapd.net.limits import NetLimits, PeerLimits
-from zapd.net.peer import Ending, Peer
+from zapd.net.peer import Peer
 from zapd.net.router import Failure, Router
 from zapd.zmtp.mechanisms.null import NullClient, NullServer
 from zapd.zmtp.mechanisms.plain import PlainServer
@@ -68,8 +69,7 @@ async def test_all_that_came_together_is_one_batch_and_leaves_in_one_write() -> 
         raw = await RawPeer.admitted(await router.listen("tcp://127.0.0.1:0", NullServer()))
         (peer,) = router.peers
         writes: list[int] = []
-        transport = peer._transport
-        assert transport is not None
+        transport: Any = peer._transport
 
         class Spy:
             def write(self, data: bytes) -> None:
@@ -312,6 +312,40 @@ async def test_the_longest_held_is_closed_early_when_places_run_short() -> None:
         assert router.counters.evicted_held == 1
         assert await held[0].is_closed()
         for raw in held:
+            await raw.close()
+
+
+async def test_the_refused_who_stay_make_room_before_any_stranger() -> None:
+    """Whoever got ERROR and does not leave holds a descriptor for a moment, and gives it to a newcomer first."""
+    door = Admission(Answering(400), "lab")
+    limits = NetLimits(connections=3, peer=PeerLimits(linger=30))
+    async with running(Router(echo, limits=limits)) as router:
+        refusing = await router.listen("tcp://127.0.0.1:0", NullServer(), door)
+        open_to_all = await router.listen("tcp://127.0.0.1:0", NullServer())
+        refused = [await RawPeer.connect(refusing) for _ in range(2)]
+        for raw in refused:
+            raw.say(greeting() + ready())
+        await until(lambda: router.lobby.held == 2)
+        stranger = await RawPeer.connect(open_to_all)
+        await until(lambda: router.lobby.in_handshake == 1)
+        peers = [await RawPeer.admitted(open_to_all) for _ in range(2)]
+        assert router.counters.evicted_held == 2
+        assert router.lobby.in_handshake == 1
+        for raw in [*refused, stranger, *peers]:
+            await raw.close()
+
+
+async def test_bounds_can_change_while_it_runs() -> None:
+    """New limits hold for whoever comes next."""
+    async with running(Router(echo)) as router:
+        address = await router.listen("tcp://127.0.0.1:0", NullServer())
+        first = await RawPeer.connect(address)
+        await until(lambda: router.lobby.in_handshake == 1)
+        router.set_limits(NetLimits(handshakes_per_ipv4=1, handshake_steps=3))
+        second = await RawPeer.connect(address)
+        assert await second.is_closed()
+        assert router.lobby.in_handshake == 1
+        for raw in (first, second):
             await raw.close()
 
 

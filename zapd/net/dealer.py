@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 
 from zapd.errors import LocalProtocolError, ZapdError
 from zapd.net.address import Address, IpcAddress, parse_address, peer_credentials
+from zapd.net.ending import Ending
 from zapd.net.limits import PeerLimits
-from zapd.net.peer import Ending, Peer
+from zapd.net.peer import Peer
 from zapd.zmtp.connection import Connection
 from zapd.zmtp.handshake import CredentialsLike, Mechanism
 from zapd.zmtp.limits import DEFAULT_LIMITS, Limits

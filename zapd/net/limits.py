@@ -67,7 +67,8 @@ class NetLimits:
     """Reads of strangers that are handled in one turn of the loop; the others wait while established peers are
     served (R2)."""
     held: int = 4096
-    """Connections held silent after a 300; one more closes the oldest of them early."""
+    """Connections held silent after a 300, or open until an ERROR has been read; one more closes the oldest of
+    them early."""
     backlog: int = 1024
     """Connections that the kernel queues before they are accepted."""
     accept_batch: int = 16
@@ -96,7 +97,7 @@ class NetCounters:
     evicted_handshakes: int = 0
     """Closed in handshake to make room."""
     evicted_held: int = 0
-    """Held after a 300, and closed early to make room."""
+    """Held after a 300 or an ERROR, and closed early to make room."""
     descriptors_exhausted: int = 0
     """Times the process had no descriptor left for a newcomer."""
     handshakes_ok: int = 0

@@ -1,9 +1,9 @@
 """The lobby: connections that are not peers yet, and who must leave when it is full (R1).
 
 Two rooms. In *handshake* are strangers, bounded in all, for each source, and by what they have sent. *Held* are
-those that were answered 300 and wait in silence. Strangers are cheap to replace (a legitimate one needs
-milliseconds, a hostile one stays as long as it may), so it is always the oldest that leaves. Established peers
-never stand here.
+those that were answered 300 and wait in silence, and for a moment those that were refused and read their ERROR.
+Strangers are cheap to replace (a legitimate one needs milliseconds, a hostile one stays as long as it may), so it
+is always the oldest that leaves. Established peers never stand here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import random
 import socket
 from collections.abc import Callable
 
+from zapd.net.ending import Ending
 from zapd.net.limits import NetCounters, NetLimits
-from zapd.net.peer import Ending, Peer
+from zapd.net.peer import Peer
 
 _random = random.SystemRandom()
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -116,7 +117,7 @@ class Lobby:
                 del self._sources[key]
 
     def hold(self, peer: Peer) -> None:
-        """It was answered 300; the longest held is closed early when there are too many."""
+        """Its verdict is out and its connection open; the longest held is closed when there are too many."""
         if len(self._held) >= self._limits.held:
             self._release(next(iter(self._held)))
         self._held[peer] = None

@@ -29,6 +29,10 @@ class Pace:
         """Strangers whose octets wait."""
         return len(self._waiting)
 
+    def set_steps(self, steps: int) -> None:
+        """From the next turn on."""
+        self._steps = steps
+
     def may_go_on(self, peer: Peer) -> bool:
         """Whether its octets may be handled now; else `Peer.go_on` is called in a later turn."""
         if not self._turning:

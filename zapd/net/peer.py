@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Protocol, cast
 
+from zapd.net.ending import Ending
+from zapd.net.heartbeat import Heartbeat
 from zapd.net.limits import PeerLimits
 from zapd.zap import Status
 from zapd.zmtp.connection import Connection
@@ -33,29 +35,6 @@ from zapd.zmtp.events import (
 from zapd.zmtp.handshake import CredentialsLike
 
 _random = random.SystemRandom()
-
-
-class Ending(StrEnum):
-    """Why a connection came to its end."""
-
-    DEADLINE = "deadline"
-    """The handshake was not over in time."""
-    PROTOCOL = "protocol"
-    """The peer broke the protocol, or sent us an ERROR."""
-    REFUSED = "refused"
-    """We answered 400 or 500."""
-    HELD = "held"
-    """We answered 300."""
-    LEFT = "left"
-    """The peer went away."""
-    CROWDED = "crowded"
-    """We closed it to make room for others."""
-    UNREAD = "unread"
-    """It did not read what we sent."""
-    SILENT = "silent"
-    """It missed its heartbeat."""
-    CLOSED = "closed"
-    """We closed it because we wanted to."""
 
 
 class _State(Enum):
@@ -91,25 +70,21 @@ class Peer(asyncio.Protocol):
     """One connection of a router or a dealer."""
 
     __slots__ = (
-        "_answers_ping",
-        "_beat_timer",
         "_connection",
         "_corked",
         "_deliver",
         "_early",
         "_flushing",
-        "_heard_at",
+        "_heartbeat",
         "_limits",
         "_loop",
         "_now",
         "_owner",
-        "_pinged_at",
         "_reading",
         "_stall_timer",
         "_state",
         "_timer",
         "_transport",
-        "_ttl",
         "admitted",
         "context",
         "early_octets",
@@ -174,11 +149,7 @@ class Peer(asyncio.Protocol):
         self._flushing = False
         self._reading = True
         self._early = b""
-        self._heard_at = 0.0
-        self._pinged_at = 0.0
-        self._answers_ping = False
-        self._ttl = 0.0
-        self._beat_timer: asyncio.TimerHandle | None = None
+        self._heartbeat = Heartbeat(self, limits, loop)
         self._stall_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = loop.call_later(limits.handshake_deadline, self._too_late)
 
@@ -276,7 +247,6 @@ class Peer(asyncio.Protocol):
         """asyncio: the connection is open. Our greeting goes out whole, at once."""
         made = cast(asyncio.Transport, transport)
         self._transport = made
-        self._heard_at = self._now()
         if self._connection is None:  # closed by its owner meanwhile
             made.abort()
             return
@@ -288,7 +258,7 @@ class Peer(asyncio.Protocol):
         connection = self._connection
         if connection is None:
             return
-        self._heard_at = self._now()
+        self._heartbeat.heard_at = self._now()
         if self._state is not _READY:
             self._early_data(connection, data)
             return
@@ -372,13 +342,9 @@ class Peer(asyncio.Protocol):
             case HandshakeCompleted():
                 self._completed(event)
             case PingReceived():
-                self._answers_ping = True
-                if event.ttl != self._ttl:
-                    self._ttl = event.ttl
-                    self._beat()
+                self._heartbeat.pinged(event.ttl)
             case PongReceived():
-                self._answers_ping = True
-                self._pinged_at = 0.0  # not by comparing times: a near peer answers within the clock's grain
+                self._heartbeat.answered()
             case ConnectionFailed():
                 self._failed(event)
             case ConnectionClosed():
@@ -394,7 +360,7 @@ class Peer(asyncio.Protocol):
         self.socket_type = event.socket_type
         self.identity = event.identity
         self._state = _READY
-        self._beat()
+        self._heartbeat.start()
         self._owner.on_ready(self)
 
     def _failed(self, event: ConnectionFailed) -> None:
@@ -437,38 +403,20 @@ class Peer(asyncio.Protocol):
     def _unread(self) -> None:
         self.abort(Ending.UNREAD, "the peer does not read what it is sent")
 
-    def _beat(self) -> None:
-        """Ask a silent peer for a sign of life, end one that gave none, and come back when the next is due."""
-        if self._beat_timer is not None:
-            self._beat_timer.cancel()
-            self._beat_timer = None
-        connection, limits, now = self._connection, self._limits, self._now()
-        if connection is None:
-            return
-        if not self._reading:  # it may have spoken: we do not listen
-            self._heard_at = now
-        heard, due = self._heard_at, []
-        if self._ttl:
-            due.append(heard + self._ttl)
-        if limits.ping_after:
-            waiting = self._pinged_at >= heard
-            if not waiting and now >= heard + limits.ping_after:
-                connection.send_ping()
-                self._pinged_at, waiting = now, True
-                self._write(connection.data_to_send())
-            if not waiting:
-                due.append(heard + limits.ping_after)
-            elif self._answers_ping:
-                due.append(self._pinged_at + limits.ping_timeout)
-            else:
-                due.append(now + limits.ping_after)
-        if not due or self._connection is None:
-            return
-        wait = min(due) - now
-        if wait <= 0:
-            self.abort(Ending.SILENT, "the peer missed its heartbeat")
-        else:
-            self._beat_timer = self._loop.call_later(max(wait, 0.01), self._beat)
+    @property
+    def reading(self) -> bool:
+        """What the peer says is read; not while it is asked about, or does not read itself."""
+        return self._reading
+
+    def send_ping(self) -> None:
+        """Ask for a sign of life."""
+        if self._connection is not None and self._connection.ready:
+            self._connection.send_ping()
+            self._write(self._connection.data_to_send())
+
+    def missed_heartbeat(self) -> None:
+        """It gave none."""
+        self.abort(Ending.SILENT, "the peer missed its heartbeat")
 
     # The end
 
@@ -502,7 +450,8 @@ class Peer(asyncio.Protocol):
                 self._timer = self._loop.call_later(self._limits.linger, self.abort)
 
     def _cancel_timers(self) -> None:
-        for timer in (self._timer, self._beat_timer, self._stall_timer):
+        self._heartbeat.stop()
+        for timer in (self._timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._beat_timer = self._stall_timer = None
+        self._timer = self._stall_timer = None

@@ -30,11 +30,12 @@ from zapd.net.address import (
     zap_address,
 )
 from zapd.net.admission import Admission, Question
+from zapd.net.ending import Ending
 from zapd.net.limits import NetCounters, NetLimits
 from zapd.net.listener import REST, Listener
 from zapd.net.lobby import Lobby, ipc_source, tcp_source
 from zapd.net.pace import Pace
-from zapd.net.peer import Ending, Peer
+from zapd.net.peer import Peer
 from zapd.net.sockets import listen_ipc, listen_tcp
 from zapd.zap import Status, ZapReply
 from zapd.zmtp.connection import Connection
@@ -43,6 +44,9 @@ from zapd.zmtp.limits import DEFAULT_LIMITS, Limits
 
 _LAST_TURNS = 1.0
 """Seconds for the loop to let aborted transports go; it needs a turn or two."""
+
+_MAY_STAY = frozenset({Ending.HELD, Ending.REFUSED, Ending.PROTOCOL})
+"""Strangers whose connection outlives its end for a while: in silence, or to have its ERROR read."""
 
 OnMessages = Callable[[Peer, list[list[bytes]]], None]
 
@@ -166,6 +170,7 @@ class Router:
         """Keep these bounds for everybody who comes from now on. ``connections`` and ``backlog`` stay."""
         self.limits = limits
         self.lobby.set_limits(limits)
+        self._pace.set_steps(limits.handshake_steps)
 
     def stop_listening(self) -> None:
         """Take no newcomers any more; those who are in stay. Socket files are removed."""
@@ -312,7 +317,7 @@ class Router:
             self.peers.discard(peer)
         else:
             self.lobby.leave(peer)
-            if peer.ending is Ending.HELD:
+            if peer.ending in _MAY_STAY:
                 self.lobby.hold(peer)
         self._count(peer)
         if known and self._on_gone is not None:
