@@ -362,6 +362,21 @@ def test_a_reluctant_mechanism_cannot_hold_the_connection() -> None:
     assert failure(connection).reason == "the peer left during the handshake"
 
 
+class NoSession(ToyServer):
+    """Ends its dialogue with nothing in hand."""
+
+    def handshake(self, metadata: bytes) -> Handshake:
+        yield RECEIVE
+        return None  # type: ignore[return-value]
+
+
+def test_a_dialogue_without_a_session_lets_nobody_in() -> None:
+    """It is as broken as one that raises."""
+    connection = Connection(NoSession(), "ROUTER")
+    connection.receive_data(encode_greeting("TOY", as_server=False) + encode_command(b"\x05KNOCK"))
+    assert failure(connection).reason == "the mechanism broke: AttributeError"
+
+
 class _NoCipher(ToyCipher):
     def open(self, body: bytes) -> tuple[int, bytes]:
         raise KeyError(body)
@@ -480,9 +495,12 @@ def test_a_publisher_takes_both_forms_of_subscription() -> None:
 def test_topics_are_bounded_in_both_forms() -> None:
     """A topic costs libzmq a node for each octet; here it is held to the command's bound."""
     for data in (encode_command(b"\x09SUBSCRIBE" + b"t" * 4090), encode_message([b"\x01" + b"t" * 4096])):
-        connection = opened("PUB", "SUB")
-        connection.receive_data(data)
-        assert "longer than 4096" in failure(connection).reason
+        connection = opened("XPUB", "SUB")
+        connection.receive_data(encode_message([b"before"]) + data)
+        delivered, failed = connection.events()
+        assert delivered == MessagesReceived([[b"before"]])
+        assert isinstance(failed, ConnectionFailed)
+        assert "longer than 4096" in failed.reason
 
 
 def test_the_peers_version_decides_the_form_of_our_subscriptions() -> None:

@@ -301,8 +301,8 @@ class Connection:
         withheld until now: an illegal pair gets ERROR in its place."""
         try:
             peer = read_metadata(session.metadata, self._limits)
-        except PeerError as fault:
-            self._fail(str(fault))
+        except Exception as fault:  # noqa: BLE001  (as in `_resume`: it may not even be a session)
+            self._fail(_blame(fault))
             return
         if peer.socket_type and not compatible(self._socket_type, peer.socket_type):
             self._refuse_pair(peer)
@@ -353,11 +353,11 @@ class Connection:
         for parts in batch:
             kind = parts[0][:1]
             if len(parts) == 1 and kind in (b"\0", b"\1"):
-                if len(parts[0]) > self._limits.command:
-                    raise PeerError(f"a topic longer than {self._limits.command} octets")
                 if others:
                     self._events.append(MessagesReceived(others))
                     others = []
+                if len(parts[0]) > self._limits.command:
+                    raise PeerError(f"a topic longer than {self._limits.command} octets")
                 self._events.append(SubscriptionReceived(parts[0][1:], kind == b"\1"))
             elif self._socket_type == "XPUB":
                 others.append(parts)
