@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -39,11 +40,16 @@ def segments_of(directory: Path, instance: str = "") -> list[Path]:
 
 
 def records(directory: Path, instance: str = "") -> list[dict[str, Any]]:
-    """Every whole record there, in order."""
+    """Every whole record there, in order; lines that are none are left out."""
     lines = [
         line for path in segments_of(directory, instance) for line in path.read_bytes().splitlines(keepends=True)
     ]
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    found = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+            if line.endswith(b"\n"):
+                found.append(json.loads(line))
+    return found
 
 
 async def write(directory: Path, count: int = 30, *, segment: int = 3000, **settings: Any) -> str:

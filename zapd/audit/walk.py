@@ -123,7 +123,7 @@ def _judge(source: Source, rest: Iterator[Line], line: Line, instance: str, link
     sequence = record.head.sequence
     if after is not None and after.follows(link):  # the record alone is out of place
         same = _record_at(source, sequence, line)
-        if same is not None and same.stored == record.stored:
+        if same is not None and (same.body, same.stored) == (record.body, record.stored):
             return problem(Kind.DOUBLED, "it stands there a second time", sequence)
         before = _record_at(source, sequence - 1, line)
         if sequence > wanted and before is not None and chained(before.stored, record.body) == record.stored:
@@ -139,7 +139,7 @@ def _judge(source: Source, rest: Iterator[Line], line: Line, instance: str, link
         return problem(Kind.ALTERED, f"its number was made {sequence}")
     if sequence < wanted:
         same = _record_at(source, sequence, line)
-        if same is not None and same.stored == record.stored:
+        if same is not None and (same.body, same.stored) == (record.body, record.stored):
             return problem(Kind.DOUBLED, "it stands there a second time", sequence)
         return problem(Kind.INSERTED, f"record {wanted} was expected", sequence)
     found = _find(after_line, rest, instance, wanted)
