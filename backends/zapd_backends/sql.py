@@ -261,7 +261,9 @@ def _of_user(facts: UserFacts) -> _Known:
     principal = Principal(facts.name, facts.groups, facts.attributes)
     if facts.state is UserState.DISABLED:
         return _Known(Verdict(Outcome.LOCKED, principal, "disabled"), facts.grant, 0.0, NEVER)
-    return _Known(Verdict(Outcome.ACCEPT, principal, "granted"), facts.grant, 0.0, facts.expires)
+    # An expiry is no change that the feed tells: whoever remembers this verdict must know its end.
+    accept = Verdict(Outcome.ACCEPT, principal, "granted", until=facts.expires)
+    return _Known(accept, facts.grant, 0.0, facts.expires)
 
 
 def _away(trouble: SQLAlchemyError) -> Unavailable:

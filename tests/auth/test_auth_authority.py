@@ -384,6 +384,7 @@ async def test_explain_names_each_step():
         ("reply", "granted"),
     ]
     assert steps[-1].detail == "ada"
+    assert [step.status for step in steps] == [0] * 7 + [200]
 
 
 @pytest.mark.parametrize(
@@ -405,6 +406,8 @@ async def test_explain_stops_where_deciding_stops(request_, last):
     world = await scene(rule("lab", deny=("10.9.0.0/16",)))
     step = (await world.authority.explain(request_))[-1]
     assert (step.step, step.verdict) == last
+    if request_.asker is not None and step.step != "credentials":
+        assert step.status == (await world.ask(request_)).status
 
 
 async def test_explain_leaves_nothing_behind():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.auth_scene import knowing_ada, plain, rule, scene
 
-from zapd.auth.backend import Outcome, Question, Verdict
+from zapd.auth.backend import Outcome, Principal, Question, Verdict
 from zapd.auth.cache import DecisionCache
 from zapd.auth.decision import Decision
 from zapd.auth.memo import Memo
@@ -88,6 +88,22 @@ async def test_a_no_is_remembered_too_and_shorter():
     for _ in range(2):
         assert not (await world.ask(plain(password=b"wrong"))).cached
         assert not (await world.ask(plain())).cached
+
+
+async def test_nothing_is_remembered_past_its_own_end():
+    """A verdict that says until when it holds is not repeated after that, whatever the cache's own time."""
+    now = [1000.0]
+    world = await scene(keys=slow(), options={"wall_clock": lambda: now[0]})
+    backend = world.backends["keys"]
+    backend.verdict = Verdict(Outcome.ACCEPT, Principal("ada"), until=1000.02)
+    await world.ask(plain())
+    await asyncio.sleep(0.03)
+    backend.verdict = Verdict(Outcome.LOCKED, reason="expired")
+    assert await world.said(plain()) == (400, "expired")
+    backend.verdict = Verdict(Outcome.ACCEPT, Principal("ada"), until=999.0)
+    world.authority.forget()
+    await world.ask(plain())
+    assert not (await world.ask(plain())).cached
 
 
 async def test_forgetting_is_at_once():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Final, Protocol
@@ -22,7 +23,7 @@ import structlog
 from zapd.auth.backend import Outcome, Principal, Question, Verdict
 from zapd.auth.cache import ENTRIES, DecisionCache, remembered
 from zapd.auth.catalog import BackendHandle
-from zapd.auth.chain import BUSY, POOL_FULL, Answer
+from zapd.auth.chain import OVERLOAD, Answer
 from zapd.auth.decision import Decision
 from zapd.auth.explain import ExplainStep, explain
 from zapd.auth.flights import Flights
@@ -68,6 +69,7 @@ class Authority:
         hash_pool: HashPool | None = None,
         is_current: Callable[[], bool] = lambda: True,
         on_pending: Callable[[Question], None] | None = None,
+        wall_clock: Callable[[], float] = time.time,
         cache_entries: int = ENTRIES,
         reply_memo: int = MEMO,
     ) -> None:
@@ -81,6 +83,7 @@ class Authority:
         self._hash_pool = hash_pool
         self._is_current = is_current
         self._on_pending = on_pending
+        self._wall_clock = wall_clock
         self._grants = Grants(reply_memo)
         self.cache = DecisionCache(cache_entries)
         self._flights = Flights()
@@ -183,6 +186,7 @@ class Authority:
         if answer.dear and not answer.doubt and decision.reason != "bad_principal":
             good = decision.status is Status.GRANTED
             seconds = lane.rule.cache_good if good else lane.rule.cache_bad
+            seconds = min(seconds, answer.verdict.until - self._wall_clock())
             self.cache.put(key, remembered(decision), seconds, generation)
         return decision
 
@@ -208,7 +212,7 @@ class Authority:
         reply, reason = meaning(verdict, question, lane.rule)
         if reason is PENDING and self._on_pending is not None:
             self._on_pending(question)
-        asked = verdict is not BUSY and verdict is not POOL_FULL
+        asked = reason not in OVERLOAD
         return Decision(reply, reason, name_of(verdict), self._mark(question.key), answer.trail, asked)
 
     async def _refuse(self, request: ZapRequest, lane: Lane, reason: str) -> Decision:

@@ -7,6 +7,7 @@ never backend code. Built-in backends and strangers' come through the same door:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -85,6 +86,8 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     """Set with ACCEPT; with other outcomes where the name is known, for the journal only."""
     reason: str = ""
     """A short stable code for the journal (``revoked``, ``expired``, ``wrong_password``); never sent to a peer."""
+    until: float = math.inf
+    """Seconds since 1970: from then on this verdict holds no more (an account expires), and no cache keeps it."""
 
 
 UNKNOWN = Verdict(Outcome.UNKNOWN)

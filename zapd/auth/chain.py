@@ -41,6 +41,9 @@ LATE: Final = Verdict(Outcome.UNAVAILABLE, reason="deadline")
 BROKEN: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_error")
 AWAY: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_unavailable")
 
+OVERLOAD: Final = frozenset({BUSY.reason, POOL_FULL.reason})
+"""Reasons by which nobody was asked."""
+
 _ACCEPT, _REJECT, _LOCKED = Outcome.ACCEPT, Outcome.REJECT, Outcome.LOCKED
 _NOT_YET, _UNKNOWN, _UNAVAILABLE = Outcome.NOT_YET, Outcome.UNKNOWN, Outcome.UNAVAILABLE
 

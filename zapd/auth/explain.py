@@ -32,13 +32,16 @@ class ExplainStep:
     """``ok``, a reason code, or a backend's outcome."""
     detail: str = ""
     milliseconds: float = 0.0
+    status: int = 0
+    """On the last step: the status that would be answered. 0 on the others."""
 
 
 async def explain(request: ZapRequest, lanes: Lanes, grants: Grants, *, current: bool) -> list[ExplainStep]:
     """Walk the road of `zapd.auth.authority.Authority.decide`, noting each step; stop where it would stop."""
-    steps = [ExplainStep("policy", "ok" if current else "policy_stale", f"version {lanes.policy.version}")]
+    version = f"version {lanes.policy.version}"
     if not current:
-        return steps
+        return [ExplainStep("policy", "policy_stale", version, status=300)]
+    steps = [ExplainStep("policy", "ok", version)]
     asker = request.asker or ANYBODY
     lane = lanes.find(asker, request.domain, request.mechanism)
     steps += _before_address(lane, asker, request)
@@ -47,14 +50,14 @@ async def explain(request: ZapRequest, lanes: Lanes, grants: Grants, *, current:
     started = perf_counter()
     rules = AddressRules(lane.rule.allow, lane.rule.deny)  # of its own: a person's question fills no memory
     address, barred = rules.check(request.address)
-    steps.append(ExplainStep("address", barred or "ok", address, _since(started)))
+    steps.append(ExplainStep("address", barred or "ok", address, _since(started), 400 if barred else 0))
     if barred:
         return steps
     if request.mechanism == "NULL":
-        return [*steps, ExplainStep("reply", "granted", lane.rule.null_user)]
+        return [*steps, ExplainStep("reply", "granted", lane.rule.null_user, status=200)]
     question = question_of(request, address)
     if isinstance(question, str):
-        return [*steps, ExplainStep("credentials", question)]
+        return [*steps, ExplainStep("credentials", question, status=400)]
     answer = await lane.chain.ask(question)
     steps += [
         ExplainStep(f"backend {step.backend}", step.outcome, milliseconds=step.milliseconds)
@@ -73,7 +76,7 @@ def _before_address(lane: Lane, asker: Asker, request: ZapRequest) -> list[Expla
     steps: list[ExplainStep] = []
     for name, refusals, detail in walk:
         if lane.refusal in refusals:
-            return [*steps, ExplainStep(name, lane.refusal, detail)]
+            return [*steps, ExplainStep(name, lane.refusal, detail, status=300 if lane.not_now else 400)]
         steps.append(ExplainStep(name, "ok", detail))
     return steps
 
@@ -84,9 +87,10 @@ def _end(lane: Lane, grants: Grants, question: Question, answer: Answer) -> Expl
         try:
             grants.without_key(verdict.principal)
         except InvalidInput as fault:
-            return ExplainStep("reply", "bad_principal", str(fault))
-        return ExplainStep("reply", "granted", verdict.principal.name)
-    return ExplainStep("reply", meaning(verdict, question, lane.rule)[1], name_of(verdict))
+            return ExplainStep("reply", "bad_principal", str(fault), status=300)
+        return ExplainStep("reply", "granted", verdict.principal.name, status=200)
+    reply, reason = meaning(verdict, question, lane.rule)
+    return ExplainStep("reply", reason, name_of(verdict), status=int(reply.status))
 
 
 def _since(started: float) -> float:

@@ -60,15 +60,11 @@ class Grants:
 
     def _reply(self, principal: Principal, key_property: bytes) -> ZapReply:
         shape = (principal.groups, principal.attributes)
-        properties = self._shapes.get(shape)
-        if properties is None:
-            properties = self._shapes.put(shape, _encode(principal))
-        if len(properties) + len(key_property) > MAX_METADATA:
+        properties = self._shapes.get(shape) or self._shapes.put(shape, _encode(principal))
+        metadata = properties + key_property
+        if len(metadata) > MAX_METADATA:
             raise InvalidInput(f"groups and attributes take more than {MAX_METADATA} octets of a reply")
-        name = principal.name.encode("utf-8", "surrogatepass")
-        if not 1 <= len(name) <= 255 or not principal.name.isprintable():
-            check_name(principal.name)
-        return ZapReply(Status.GRANTED, name, properties + key_property)
+        return ZapReply(Status.GRANTED, check_name(principal.name).encode("utf-8"), metadata)
 
 
 def null_reply(user: str) -> ZapReply:
