@@ -1,0 +1,35 @@
+"""The composition root: the one room that knows every other.
+
+`translate` turns a configuration into the rooms' plain arguments; `registry`, `journalling`, `backends`, `doors`,
+`searching` and `administration` each join one part; `service` puts all of it together, up, anew and down again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from zapd.app.service import Service
+from zapd.config import load
+from zapd.net.loop import loop_factory
+from zapd.server import lifecycle, logs
+
+__all__ = ["Service", "serve"]
+
+
+def serve(path: Path) -> int:
+    """Run zapd with this configuration until it is told to stop; the exit code.
+
+    Raises `zapd.errors.ConfigurationError` and other `zapd.errors.ZapdError` when it cannot start.
+    """
+    config = load(path)
+    logs.configure()
+    log = structlog.get_logger(__name__)
+    lifecycle.keep_secrets_in()
+    for warning in config.warnings:
+        log.warning("unwise", what=str(warning))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(lifecycle.run(Service(config)))
+    return 0

@@ -1,0 +1,179 @@
+"""The services over the registry and the journal, and the API over the services."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from zapd.admin.api.app import create_app
+from zapd.admin.api.context import AdminContext, Endpoint, Readiness
+from zapd.admin.services.agents import AgentService
+from zapd.admin.services.audit import AuditFilter, AuditRecord, AuditService
+from zapd.admin.services.changes import ChangeRoad
+from zapd.admin.services.explain import ExplainService, Explanation, Step, Supposed
+from zapd.admin.services.keys import KeyService
+from zapd.admin.services.tokens import TokenService
+from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService
+from zapd.admin.services.users import UserService
+from zapd.auth.authority import Authority
+from zapd.auth.hashing import HashPool
+from zapd.errors import ConfigurationError, Unavailable
+from zapd.zap import ZapRequest
+
+log = structlog.get_logger(__name__)
+
+Search = Callable[[AuditFilter, int, "str | None"], "tuple[Sequence[AuditRecord], str | None]"]
+
+_MAY_HEAL = frozenset({"not_yet", "unavailable"})
+_TRY_AGAIN = frozenset({"policy_stale", "no_backend", "pending_approval", "bad_principal"})
+
+
+def admin_context(
+    *,
+    road: ChangeRoad,
+    hash_pool: HashPool,
+    authority: Authority,
+    domains: Callable[[], Sequence[DomainInfo]],
+    backends: Callable[[], Sequence[BackendInfo]],
+    endpoints: Callable[[], Sequence[Endpoint]],
+    search: Callable[..., object],
+    ready: Callable[[], Readiness],
+    metrics: Callable[[], tuple[bytes, str]],
+) -> AdminContext:
+    """Everything that the routes need."""
+
+    def patterns() -> list[str]:
+        return [domain.pattern for domain in domains()]
+
+    def server_keys() -> list[bytes]:
+        return [key for endpoint in endpoints() for key in endpoint.server_keys]
+
+    return AdminContext(
+        keys=KeyService(road, domains=patterns, server_keys=server_keys),
+        users=UserService(road, domains=patterns, hasher=hash_pool),
+        agents=AgentService(road, domains=patterns, server_keys=server_keys),
+        tokens=TokenService(road),
+        audit=AuditService(search),  # type: ignore[arg-type]
+        explain=ExplainService(lambda supposed: explain(authority, supposed)),
+        domains=DomainService(domains),
+        backends=BackendService(backends, domains),
+        endpoints=endpoints,
+        ready=ready,
+        metrics=metrics,
+    )
+
+
+async def explain(authority: Authority, supposed: Supposed) -> Explanation:
+    """Ask the authority, and say what the answer would be."""
+    credentials = {
+        "CURVE": (supposed.key,),
+        "PLAIN": (supposed.username.encode(), b""),
+        "GSSAPI": (supposed.username.encode(),),
+    }.get(supposed.mechanism, ())
+    request = ZapRequest(b"explain", supposed.domain, supposed.address, b"", supposed.mechanism, credentials)
+    steps = await authority.explain(request)
+    last = steps[-1]
+    outcome = next((step.verdict for step in reversed(steps) if step.step.startswith("backend ")), "")
+    reason = last.verdict
+    if reason == "empty_password":
+        # The rules let the question through; only the password, which nobody gave, is left to judge.
+        status, reason = 300, "password_not_given"
+    elif reason == "granted":
+        status = 200
+    else:
+        status = 300 if outcome in _MAY_HEAL or reason in _TRY_AGAIN else 400
+    return Explanation(
+        status=status,
+        reason=reason,
+        principal=last.detail if status == 200 else "",
+        steps=tuple(Step(each.step, each.verdict, each.detail, each.milliseconds) for each in steps),
+    )
+
+
+class AdminServer:
+    """uvicorn in our loop: it leaves signals alone, and is bound before anything is told to be ready."""
+
+    def __init__(
+        self, context: AdminContext, listen: str, *, tls: tuple[Path, Path] | None, proxies: Sequence[str]
+    ) -> None:
+        self._sock = _bind(listen)
+        self._server = _Server(
+            uvicorn.Config(
+                create_app(context),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                ssl_certfile=str(tls[0]) if tls else None,
+                ssl_keyfile=str(tls[1]) if tls else None,
+                ssl_version=ssl.PROTOCOL_TLS_SERVER,
+                proxy_headers=bool(proxies),
+                forwarded_allow_ips=list(proxies),
+                limit_concurrency=256,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=2,
+                h11_max_incomplete_event_size=64 * 1024,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+        host, port = self._sock.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if tls else 'http'}://{shown}:{port}"
+
+    async def start(self) -> None:
+        """Answer requests."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._sock]), name="zapd-admin")
+        # uvicorn has no event for it, only a flag.
+        while not self._server.started and not self._task.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        if self._task.done():
+            await self._task
+
+    def reload_tls(self, certificate: Path | None, key: Path | None) -> None:
+        """Use what these files hold now for new connections. Raises `ConfigurationError`."""
+        context = self._server.config.ssl
+        if context is None or certificate is None or key is None:
+            return
+        try:
+            context.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"the TLS files cannot be used: {error}") from None
+
+    async def aclose(self) -> None:
+        """Finish what is being answered, within two seconds, and close."""
+        if self._task is not None:
+            self._server.should_exit = True
+            await self._task
+        self._sock.close()
+
+
+class _Server(uvicorn.Server):
+    """Signals are the daemon's affair."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+def _bind(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, int(port)))
+    except OSError as error:
+        sock.close()
+        raise Unavailable(
+            f"The admin API cannot listen on {listen}: {error.strerror}. Is another zapd running? "
+            "Stop it, or change [admin] listen."
+        ) from None
+    return sock

@@ -1,0 +1,51 @@
+"""The configured backends: built, started, and exchanged on reload without a gap."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from zapd.auth.backend import BackendContext
+from zapd.auth.catalog import BackendHandle, Catalog
+from zapd.config import Config
+
+Built = tuple[str, dict[str, object]]
+"""Type and settings, secrets revealed: what a handle was built from. Lives in memory only."""
+
+
+class Backends:
+    """Handles by name, each with what it was built from."""
+
+    def __init__(self, context: BackendContext) -> None:
+        self._context = context
+        self._catalog = Catalog()
+        self._built: dict[str, Built] = {}
+        self.handles: dict[str, BackendHandle] = {}
+
+    def plan(self, config: Config) -> dict[str, BackendHandle]:
+        """The handles that this configuration wants: those in force where nothing changed, else new ones, not
+        started. Raises `ConfigurationError`, and changes nothing."""
+        wanted: dict[str, BackendHandle] = {}
+        for name, section in config.backend.items():
+            built: Built = (section.type, section.revealed_settings())
+            if self._built.get(name) == built:
+                wanted[name] = self.handles[name]
+            else:
+                wanted[name] = self._catalog.build(name, *built, self._context)
+        return wanted
+
+    async def adopt(self, wanted: Mapping[str, BackendHandle], config: Config) -> list[BackendHandle]:
+        """Start what is new and take ``wanted`` in; gives back what is not wanted any more, still open."""
+        await asyncio.gather(
+            *(handle.start() for handle in wanted.values() if handle not in self.handles.values())
+        )
+        gone = [handle for handle in self.handles.values() if handle not in wanted.values()]
+        self.handles = dict(wanted)
+        self._built = {
+            name: (section.type, section.revealed_settings()) for name, section in config.backend.items()
+        }
+        return gone
+
+    async def aclose(self) -> None:
+        """Close all."""
+        await asyncio.gather(*(handle.aclose() for handle in self.handles.values()))

@@ -1,0 +1,192 @@
+"""The ZAP endpoints: each ``[[zap]]`` with its mechanism and its admission, and who came through which."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from zapd.admin.api.context import Endpoint as AgentsEndpoint
+from zapd.app.translate import engine_limits, net_limits
+from zapd.auth.authority import Authority
+from zapd.config import Config
+from zapd.config.curve_key import read_curve_pair
+from zapd.config.limits import LimitsSection
+from zapd.config.sections import ZapSection
+from zapd.net.address import Address, TcpAddress
+from zapd.net.admission import Admission
+from zapd.net.listener import Listener
+from zapd.net.peer import Peer
+from zapd.net.router import Failure, Router
+from zapd.server.door import Decide, Door, at_its_address
+from zapd.server.endpoint import Endpoint, EndpointPeer
+from zapd.server.recorder import Recorder
+from zapd.store.agents_index import AgentsIndex
+from zapd.store.domains import RESERVED
+from zapd.zap import Asker
+from zapd.zmtp.handshake import Mechanism
+from zapd.zmtp.keys import encode_key
+from zapd.zmtp.mechanisms.curve import CurveServer
+from zapd.zmtp.mechanisms.null import NullServer
+from zapd.zmtp.mechanisms.plain import PlainServer
+
+log = structlog.get_logger(__name__)
+
+
+class Doors:
+    """The router and its listeners."""
+
+    def __init__(
+        self,
+        config: Config,
+        authority: Authority,
+        endpoint: Endpoint,
+        recorder: Recorder,
+        agents: AgentsIndex,
+    ) -> None:
+        self._config = config
+        self._authority = authority
+        self._recorder = recorder
+        self._agents = agents
+        self._locals: dict[str, Asker] = {}
+        """Listener's name to whoever comes through it without an agent's identity."""
+        self._doors: list[Door] = []
+        self._bound: list[tuple[Address, ZapSection]] = []
+        self._curve: CurveServer | None = None
+        self.router = Router(
+            endpoint.on_messages,
+            on_ready=self._on_ready,
+            on_failure=_log_failure,
+            limits=net_limits(config.limits),
+        )
+        agents.on_change(self._on_agents_changed)
+
+    async def open(self) -> None:
+        """Listen everywhere. Raises `ZapdError` that says the mend."""
+        if any(section.mechanism == "CURVE" for section in self._config.zap):
+            _, secret = await asyncio.to_thread(read_curve_pair, self._config.curve_key_file)
+            self._curve = CurveServer(secret, clock=time.monotonic)
+        addresses = self._config.addresses()
+        for number, (section, address) in enumerate(zip(self._config.zap, addresses, strict=True), 1):
+            # Unique, since two endpoints may have the same words with port 0, and who comes through which decides.
+            name = f"zap {number}: {section.listen}"
+            mechanism, admission = self._guard(section, name)
+            bound = await self.router.listen(
+                address,
+                mechanism,
+                admission,
+                name=name,
+                limits=engine_limits(self._config.limits),
+                mode=section.permissions,
+                group=section.gid(),
+                uids=section.uids(),
+            )
+            self._bound.append((bound, section))
+
+    async def close(self) -> None:
+        """Send everybody away."""
+        await self.router.close()
+
+    @property
+    def draining(self) -> bool:
+        """Nobody new comes in."""
+        return any(door.draining for door in self._doors)
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        for door in self._doors:
+            door.draining = value
+
+    @property
+    def listening(self) -> list[str]:
+        """A line for each endpoint: address, mechanism, and the server's public key where there is one."""
+        return [
+            f"{address}  {section.mechanism}"
+            + (
+                f"  key {encode_key(self._curve.public_key)}"
+                if section.mechanism == "CURVE" and self._curve
+                else ""
+            )
+            for address, section in self._bound
+        ]
+
+    def endpoints(self) -> Sequence[AgentsEndpoint]:
+        """What an agent needs to connect; a wildcard is shown as this machine's name."""
+        keys = () if self._curve is None else (self._curve.public_key,)
+        return [
+            AgentsEndpoint(_reachable(address), section.mechanism, keys if section.mechanism == "CURVE" else ())
+            for address, section in self._bound
+        ]
+
+    def set_limits(self, limits: LimitsSection) -> None:
+        """Use these bounds for everybody who comes from now on."""
+        self.router.set_limits(net_limits(limits))
+
+    def _guard(self, section: ZapSection, name: str) -> tuple[Mechanism, Admission | None]:
+        """The mechanism of a listener, and who judges those who come."""
+        local = Asker(f"local:{section.listen}", section.domains)
+        deadline = self._config.limits.handshake_deadline
+        if section.mechanism == "CURVE" and self._curve is not None:
+            door = self._door(at_its_address(self._authority.decide_door, self._agents))
+            return self._curve, Admission(door, RESERVED, deadline=deadline)
+        self._locals[name] = local
+        if section.mechanism == "PLAIN":
+            return PlainServer(), Admission(
+                self._door(self._authority.decide), section.domains[0], deadline=deadline, asker=local
+            )
+        return NullServer(), None
+
+    def _door(self, decide: Decide) -> Door:
+        door = Door(decide, self._recorder)
+        self._doors.append(door)
+        return door
+
+    def _on_ready(self, peer: Peer) -> None:
+        """Say who asks; a peer that lost its right since its handshake leaves at once."""
+        listener = peer.listener
+        name = listener.name if isinstance(listener, Listener) else ""
+        asker = self._locals.get(name) or self._agent(peer.user_id.decode())
+        if asker is None:
+            peer.abort(reason="the agent was revoked meanwhile")
+            return
+        peer.context = EndpointPeer(asker)
+
+    def _agent(self, name: str) -> Asker | None:
+        known = self._agents.by_name(name)
+        return None if known is None else known.asker
+
+    def _on_agents_changed(self, names: Sequence[str]) -> None:
+        """Revoked agents are cut; changed ones go on under their new rights."""
+        changed = set(names)
+        for peer in list(self.router.peers):
+            context = peer.context
+            if not isinstance(context, EndpointPeer) or context.asker.name not in changed:
+                continue
+            asker = self._agent(context.asker.name)
+            if asker is None:
+                log.info("a revoked agent was cut off", agent=context.asker.name, address=peer.remote_address)
+                peer.abort(reason="the agent was revoked")
+            else:
+                context.asker = asker
+
+
+def _log_failure(failure: Failure) -> None:
+    log.info(
+        "a connection failed",
+        listener=failure.listener,
+        address=failure.remote_address,
+        ending=failure.ending.value,
+        reason=failure.reason,
+        status=failure.status,
+        suppressed=failure.suppressed,
+    )
+
+
+def _reachable(address: Address) -> str:
+    if isinstance(address, TcpAddress) and address.host in ("*", "0.0.0.0", "::"):
+        address = replace(address, host=socket.gethostname())
+    return str(address)

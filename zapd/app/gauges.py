@@ -1,0 +1,60 @@
+"""What the rooms count, as names and numbers for Prometheus. Read at each scrape, never on the hot road."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from zapd.server.recorder import Recorder
+
+if TYPE_CHECKING:
+    from zapd.app.service import Service
+
+Gauge = tuple[str, str, Mapping[str, float]]
+
+
+def gauges(service: Service, recorder: Recorder) -> Iterator[Gauge]:
+    """Everything that is not a decision. Where a label is, it is called ``name``."""
+    router = service.doors.router
+    counters = router.counters
+    yield (
+        "zapd_network_events",
+        "Connections and messages counted since the start, by kind.",
+        {field.name: getattr(counters, field.name) for field in fields(counters)},
+    )
+    yield "zapd_peers", "Admitted connections now.", {"": len(router.peers)}
+    yield "zapd_connections", "Open connections of every kind now.", {"": router.connections}
+    yield "zapd_slow_questions", "Questions that wait for a backend now.", {"": service.endpoint.in_flight}
+    yield "zapd_hashes", "Password hashes at work or waiting now.", {"": service.hash_pool.waiting}
+    yield "zapd_hashes_refused", "Password hashes not begun for want of room.", {"": service.hash_pool.refused}
+    yield "zapd_journal_writable", "1 while decisions can be recorded.", {"": float(service.journal.writable)}
+    yield "zapd_journal_backlog", "Records that are not on disk yet.", {"": service.journal.backlog}
+    yield "zapd_journal_sequence", "The last record appended.", {"": service.journal.sequence}
+    yield "zapd_journal_unrecorded", "Answers that became 300 for want of a record.", {"": recorder.unrecorded}
+    yield "zapd_registry_current", "1 while the registry may decide.", {"": float(service.registry.is_current())}
+    yield (
+        "zapd_registry_staleness_seconds",
+        "Since the registry was last read to its end.",
+        {"": service.registry.feed.staleness},
+    )
+    yield "zapd_ready", "1 while this zapd is ready.", {"": float(service.readiness().ready)}
+    handles = [handle.health() for handle in service.backend_handles()]
+    yield (
+        "zapd_backend_up",
+        "1 while the backend runs.",
+        {health.name: float(health.state == "running") for health in handles},
+    )
+    yield "zapd_backend_questions", "Questions asked.", {health.name: health.asked for health in handles}
+    yield (
+        "zapd_backend_unavailable",
+        "Questions that it could not answer.",
+        {health.name: health.unavailable for health in handles},
+    )
+    yield (
+        "zapd_backend_errors",
+        "Its own bugs; any is worth an alert.",
+        {health.name: health.errors for health in handles},
+    )
+    if service.sink is not None:
+        yield "zapd_audit_lag_records", "Records that SQL does not hold yet.", {"": service.sink.lag}
