@@ -409,6 +409,8 @@ def test_a_turn_that_never_works_still_refuses(
     assert one.status() == b"300"
     assert one.status([b"GSSAPI", b"x"]) == b"401"
     monkeypatch.setattr(Bridge, "_refuse_queued", broken)
+    seen = one.count("faults")
+    assert wait_until(lambda: one.count("faults") > seen + 3)  # so that no earlier round is still under way
     socket = one.send(question(CURVE))
     assert not socket.poll(300), "silence, which refuses as well"
 
