@@ -31,6 +31,7 @@ from zapd.auth.grant import MEMO, Grants
 from zapd.auth.hashing import HashPool
 from zapd.auth.lanes import NOBODY, Lane, Lanes
 from zapd.auth.meaning import PENDING, meaning, name_of
+from zapd.auth.pace import Pace
 from zapd.auth.policy import Policy
 from zapd.auth.question import question_of
 from zapd.errors import InvalidInput
@@ -87,6 +88,7 @@ class Authority:
         self._grants = Grants(reply_memo)
         self.cache = DecisionCache(cache_entries)
         self._flights = Flights()
+        self._pace = Pace()
         self.internal_errors = 0
         """Our own bugs, each answered 300. Any is worth an alert."""
 
@@ -142,10 +144,10 @@ class Authority:
         try:
             if not self._is_current():
                 return POLICY_STALE
-            if request.domain != RESERVED or request.mechanism != "CURVE" or self._agents is None:
-                return Decision(
-                    REFUSED, "mechanism_not_allowed" if request.domain == RESERVED else "unknown_domain"
-                )
+            if request.domain != RESERVED or self._agents is None:
+                return Decision(REFUSED, "unknown_domain")
+            if request.mechanism != "CURVE":
+                return Decision(REFUSED, "mechanism_not_allowed")
             (key,) = request.credentials
             asker = self._agents.lookup(key)
             if asker is not None:
@@ -203,7 +205,8 @@ class Authority:
                 mark, reply = "", self._grants.without_key(principal)
         except InvalidInput as fault:
             # A backend let somebody in whom no ZAP reply can name: its data can be mended, so 300.
-            log.warning("a backend's principal fits no reply", domain=question.domain, reason=str(fault))
+            if self._pace.allows():
+                log.warning("a backend's principal fits no reply", domain=question.domain, reason=str(fault))
             return Decision(TRY_AGAIN, "bad_principal", key=self._mark(question.key), trail=answer.trail)
         return Decision(reply, "granted", principal.name, mark, answer.trail)
 
@@ -246,5 +249,6 @@ class Authority:
 
     def _bug(self) -> Decision:
         self.internal_errors += 1
-        log.exception("deciding failed; the answer is 300")
+        if self._pace.allows():
+            log.exception("deciding failed; the answer is 300", errors=self.internal_errors)
         return INTERNAL_ERROR

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +19,7 @@ from typing import Any, Final, cast
 import structlog
 
 from zapd.auth.backend import Backend, BackendContext, Outcome, Question, Verdict
+from zapd.auth.pace import Pace
 from zapd.errors import ConfigurationError, ZapdError
 from zapd.zap.request import CREDENTIALS
 
@@ -33,7 +33,6 @@ LAST_RETRY: Final = 1.0
 """Seconds between attempts grow from the first to the last: what has healed works again within a second."""
 OPEN_QUESTIONS: Final = 256
 """How many questions of one mechanism a backend may be working on."""
-_LOG_INTERVAL: Final = 1.0
 
 _Check = Callable[[Question], Coroutine[Any, Any, Verdict]]
 
@@ -119,7 +118,7 @@ class BackendHandle:
         self._open_questions = open_questions
         self._gates: dict[str, Gate] = {}
         self._retrying: asyncio.Task[None] | None = None
-        self._quiet_until = 0.0
+        self._pace = Pace()
 
     def gate(self, mechanism: str) -> Gate:
         """The bound on open questions; each mechanism has its own, so that slow passwords hold up no key."""
@@ -169,21 +168,14 @@ class BackendHandle:
         """It raised what it must not. The traceback goes to the log, once a second at most."""
         self.errors += 1
         self.last_error = f"{type(error).__name__}: a bug in the backend; see the log"
-        if self._may_log():
+        if self._pace.allows():
             log.error("a backend failed", backend=self.name, errors=self.errors, exc_info=error)
 
     def note_trouble(self, text: str) -> None:
         """It said that the world is in its way."""
         self.last_error = text
-        if self._may_log():
+        if self._pace.allows():
             log.warning("a backend cannot answer", backend=self.name, reason=text)
-
-    def _may_log(self) -> bool:
-        now = time.monotonic()
-        if now < self._quiet_until:
-            return False
-        self._quiet_until = now + _LOG_INTERVAL
-        return True
 
     async def _retry(self, backend: Backend) -> None:
         pause = FIRST_RETRY

@@ -31,9 +31,9 @@ class HashPool:
     """
 
     def __init__(self, workers: int | None = None, waiting: int = 64) -> None:
-        cores = workers or len(os.sched_getaffinity(0))
-        self._room = cores + waiting
-        self._executor = ThreadPoolExecutor(cores, thread_name_prefix="zapd-hash")
+        workers = workers or _cores()
+        self._room = workers + waiting
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="zapd-hash")
         self._decoy = hash_kinds.decoy()
         self._lock = threading.Lock()
         self._slots: set[tuple[str, str]] = set()
@@ -106,3 +106,10 @@ def check_hash(stored: str) -> None:
     """Raise `zapd.errors.InvalidInput` for a hash that is unreadable, of an unknown kind, or too dear (over 250 ms
     or 64 MiB). The message says which, and never quotes the hash."""
     hash_kinds.cost_of(stored)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
