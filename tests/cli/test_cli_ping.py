@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 from support.cli_server import run
+from zmq.utils import z85
 
 from zapd.cli.agent import key_file
 
@@ -88,7 +89,7 @@ def test_ping_asks_about_each_mechanism() -> None:
     assert [parts[8:] for parts in asked] == [
         [b"NULL"],
         [b"PLAIN", b"bob", b"hush"],
-        [b"CURVE", zmq.utils.z85.decode(key)],
+        [b"CURVE", z85.decode(key)],
     ]
     assert asked[0][6] == b"192.0.2.7"
     assert "hush" not in printed.stdout + printed.stderr

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from zapd.cli.root import root
 from zapd.config import sections
 from zapd.config.limits import LimitsSection
 from zapd.config.secret import Secret
@@ -116,6 +118,22 @@ def _kind_of(kind: Any) -> str:
     return names.get(kind, "table")
 
 
+def commands() -> str:
+    """Every command's own help, in the order of the help."""
+    return "\n".join(
+        _commands(root, click.Context(root, info_name="zapd", terminal_width=100, **root.context_settings))
+    )
+
+
+def _commands(command: click.Command, context: click.Context) -> Iterator[str]:
+    yield from (f"### `{context.command_path}`", "", "```text", command.get_help(context).rstrip(), "```", "")
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            if inner is not None and not inner.hidden:
+                yield from _commands(inner, click.Context(inner, parent=context, info_name=name))
+
+
 def with_generated(text: str, generated: str) -> str:
     """``text`` with what stands between the marks replaced."""
     head, _, rest = text.partition(BEGIN)
@@ -131,7 +149,7 @@ def main() -> None:
         print(f"wrote {page}", file=sys.stderr)
 
 
-PAGES = {"configuration.md": configuration}
+PAGES = {"configuration.md": configuration, "cli.md": commands}
 
 if __name__ == "__main__":
     main()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
-from zapd.cli.options import Moment, Settings, common_options, pass_settings
-from zapd.cli.output import print_json, print_rows
+from zapd.cli.options import Moment, Settings, common_options, local_options, pass_settings
+from zapd.cli.output import print_json, print_rows, say
+from zapd.errors import ConfigurationError, NotFound, Unavailable
 
 _COLUMNS = {
     "time": "TIME",
@@ -89,3 +92,70 @@ def fingerprint_of(key: str) -> str:
 
     name = KeyName().convert(key, None, None)
     return "SHA256:" + name.replace("-", "+").replace("_", "/")
+
+
+@command.command("verify")
+@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--key",
+    metavar="PUBLIC",
+    help="The journal's public key, kept elsewhere; the one beside the journal unless named.",
+)
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    metavar="FILE",
+    help="Where checkpoints went: a file, or what syslog kept; may be repeated.",
+)
+@local_options
+@pass_settings
+def verify(settings: Settings, path: Path | None, key: str | None, heads: tuple[Path, ...]) -> int:
+    """Check the record for anything altered, missing, inserted, reordered or cut, and name it.
+
+    PATH is a journal's folder or an exported file; the configuration's own journal unless named. Works beside a
+    running server and without one. Ends with 1 when anything is wrong.
+    """
+    from zapd.audit.signing import parse_public_key
+    from zapd.audit.verify import verify as verify_journal
+    from zapd.audit.verify import verify_export
+    from zapd.config import load
+
+    public_key = None if key is None else parse_public_key(key)
+    found = list(heads)
+    if path is None:
+        config = load(settings.config_path(), check_files=False)
+        path = config.journal_dir
+        if not path.is_dir():
+            raise NotFound(f"There is no journal at {path}: nothing has been recorded yet, or data_dir is wrong.")
+        public_key = public_key or _key_beside(config.journal_key_file)
+        head = head_file(config.audit.head, config.base_dir)
+        found += [head] if head is not None else []
+    try:
+        report = (verify_journal if path.is_dir() else verify_export)(path, public_key, found)
+    except OSError as error:
+        raise Unavailable(f"{error.filename or path} cannot be read: {error.strerror}.") from None
+    if settings.json:
+        print_json({"good": report.ok, "records": report.records} | asdict(report))
+    else:
+        for line in report.lines():
+            say(line)
+        if key is None and public_key is not None:
+            say("Checkpoints were checked with the key beside the journal; --key names one kept elsewhere.")
+    return 0 if report.ok else 1
+
+
+def head_file(head: str, base: Path) -> Path | None:
+    """The file that the configuration's checkpoints go to, where it is one."""
+    return base / head.removeprefix("file:") if head.startswith("file:") else None
+
+
+def _key_beside(path: Path) -> bytes | None:
+    """The public half of the signing key on this machine; None where it cannot be read."""
+    from zapd.audit.signing import load_signing_key, parse_public_key, public_text
+
+    try:
+        return parse_public_key(public_text(load_signing_key(path)))
+    except ConfigurationError:
+        return None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from zapd.cli.options import Settings, local_options, pass_settings
+from zapd.cli.options import Settings, json_option, pass_settings
 from zapd.cli.output import print_fields, print_json, say
 from zapd.errors import ConfigurationError, Conflict, InvalidInput, Unavailable
 
@@ -56,7 +56,7 @@ backends   = ["keys"]
 @click.option(
     "--database", metavar="URL", help="sqlite:///PATH or postgresql+psycopg://…; data/zapd.db in DIR unless named."
 )
-@local_options
+@json_option
 @pass_settings
 def command(settings: Settings, directory: Path, database: str | None) -> None:
     """Write a first configuration, the server's keys, a database and an admin token into DIR.

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from zapd.cli.files import NewFile
-from zapd.cli.options import Settings, local_options, pass_settings
+from zapd.cli.options import Settings, json_option, pass_settings
 from zapd.cli.output import print_fields, print_json
 
 _ZPL = """\
@@ -36,7 +36,7 @@ curve
     default="toml",
     help="czmq writes a zcert: FILE is public, FILE_secret is not.",
 )
-@local_options
+@json_option
 @pass_settings
 def command(settings: Settings, output: Path | None, form: str) -> None:
     """Make a CURVE key pair (Z85, RFC 32).

@@ -63,7 +63,7 @@ def _option(name: str, *words: str, **kind: Any) -> Callable[[Function], Functio
     return click.option(*words, expose_value=False, callback=_keep(name), **kind)
 
 
-_config_option = _option(
+config_option = _option(
     "config",
     "-c",
     "--config",
@@ -72,7 +72,7 @@ _config_option = _option(
     metavar="FILE",
     help="The configuration.",
 )
-_json_option = _option("json", "--json", is_flag=True, help="Print JSON.")
+json_option = _option("json", "--json", is_flag=True, help="Print JSON.")
 _url_option = _option("url", "--url", envvar="ZAPD_URL", metavar="URL", help="The server's admin API.")
 _token_option = _option(
     "token_file",
@@ -85,7 +85,7 @@ _token_option = _option(
 
 def local_options(function: Function) -> Function:
     """For commands that need no server: ``-c`` and ``--json``."""
-    return _config_option(_json_option(function))
+    return config_option(json_option(function))
 
 
 def common_options(function: Function) -> Function:

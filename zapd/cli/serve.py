@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from zapd.cli.options import Settings, local_options, pass_settings
+from zapd.cli.options import Settings, config_option, pass_settings
 
 
 @click.command("serve")
-@local_options
+@config_option
 @pass_settings
 def command(settings: Settings) -> int:
     """Run the daemon, and print what it listens on.

@@ -80,9 +80,13 @@ def _shown(limits: object, name: str) -> str:
 def _check_audit(sections: Sections, findings: Findings) -> None:
     audit = sections.audit
     head: Setting = ("audit", "head")
-    if audit.head != "syslog" and not audit.head.startswith(("file:", "https://")):
+    if audit.head not in ("", "syslog") and not audit.head.startswith(("file:", "https://")):
         findings.mistake(
             head, f"{audit.head!r} is no place for checkpoints", "write syslog, file:PATH or https://…"
+        )
+    if not audit.head:
+        findings.warn(
+            head, "a tail of the journal may be cut off unnoticed", "write syslog, file:PATH or https://…"
         )
     durability: Setting = ("audit", "durability")
     if audit.durability == "off":

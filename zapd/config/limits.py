@@ -44,12 +44,16 @@ class LimitsSection(BaseModel):
     handshakes_start: Count = 1024
     """From so many in handshake on, newcomers are dropped at random, more often the nearer `handshakes_total`
     is."""
+    handshakes_spared: CountOrNone = 8
+    """A source with fewer than this in handshake is spared the dropping at random: it is not the flood."""
     handshakes_per_source: Count = 64
     """Connections in handshake from one IPv4 address, one IPv6 /64, or one user over ipc."""
     handshakes_per_site: Count = 256
     """Connections in handshake from one IPv6 /48."""
     handshake_memory: Size = 16 * MiB
     """What all connections in handshake may have sent; beyond it the oldest are closed."""
+    handshake_steps: Count = 8
+    """Reads of strangers handled in one turn of the loop; the others wait while established peers are served."""
     hold_min: Duration = 1.0
     """A connection that got 300 stays open and silent for a random time from this …"""
     hold_max: Duration = 5.0

@@ -132,8 +132,8 @@ class AuditSection(Section):
     flush_interval: Duration = 0.1
     """How long `relaxed` lets a record wait."""
     head: str = "syslog"
-    """Where signed checkpoints go: `syslog`, `file:PATH` or `https://…`. What a checkpoint covers cannot be cut
-    off unnoticed."""
+    """Where signed checkpoints go: `syslog`, `file:PATH` or `https://…`; empty is nowhere. What a checkpoint
+    covers cannot be cut off unnoticed."""
     signing_key: Location | None = None
     """File with the Ed25519 key that signs checkpoints; `journal.key` in `data_dir` unless named."""
     max_size: Size = 20 * 10**9
