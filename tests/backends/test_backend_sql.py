@@ -234,7 +234,8 @@ async def test_more_keys_than_are_remembered_are_answered_all_the_same(
 
 
 async def test_a_database_that_went_away_stops_no_answer(harness: Harness):
-    """What memory knows is answered while the database is gone, and nothing is learned from the outage."""
+    """What memory knows is answered while the database is gone, nothing is learned from the outage, and what
+    changed is learned when it is back."""
     record = key_record()
     harness.put(record)
     await harness.backend.start()
@@ -244,6 +245,11 @@ async def test_a_database_that_went_away_stops_no_answer(harness: Harness):
         await harness.feed.catch_up()
     assert harness.ask(record)[0] is Outcome.ACCEPT
     assert harness.ask(key_record())[0] is Outcome.UNKNOWN
+    with harness.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE elsewhere RENAME TO change_log"))
+    harness.put(replace(record, state=KeyState.REVOKED))
+    await harness.feed.catch_up()
+    assert harness.ask(record)[0] is Outcome.LOCKED
 
 
 async def test_before_the_registry_was_read_nobody_is_known_and_nobody_unknown(empty_engine: Engine):
@@ -277,17 +283,28 @@ async def test_users_are_told_by_password_state_and_domain(harness: Harness):
     assert await harness.login("old", b"right") == (Outcome.LOCKED, "expired")
 
 
-async def test_a_user_changed_while_the_password_was_checked_is_asked_again(harness: Harness):
+async def test_a_user_changed_while_the_password_was_checked_is_asked_again(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+):
     """A password that was right for what was known a moment ago admits nobody now."""
     stored = await harness.pool.hash(b"right")
     user = UserRecord("bob", stored, UserState.ENABLED, ("*",), (), (), None, MOMENT, MOMENT)
     harness.put(user)
     await harness.backend.start()
+    verify, changed = harness.pool.verify, asyncio.Event()
+
+    async def slow(stored: str | None, password: bytes, *, slot: tuple[str, str]) -> bool:
+        await changed.wait()
+        return await verify(stored, password, slot=slot)
+
+    monkeypatch.setattr(harness.pool, "verify", slow)
     login = asyncio.create_task(harness.login("bob", b"right"))
     await asyncio.sleep(0)
     harness.put(replace(user, state=UserState.DISABLED))
     await harness.feed.catch_up()
-    assert await login in [(Outcome.UNAVAILABLE, "changed_meanwhile"), (Outcome.LOCKED, "disabled")]
+    changed.set()
+    assert await login == (Outcome.UNAVAILABLE, "changed_meanwhile")
+    assert await harness.login("bob", b"right") == (Outcome.LOCKED, "disabled")
     with writing(harness.engine) as connection:
         UserRegistry().remove(connection, "bob")
         ChangeLog().append(connection, kind="user", subject="bob", time=MOMENT, event="{}")

@@ -38,9 +38,9 @@ async def test_changes_are_told_in_order_each_once(engine: Engine):
     assert told == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
 
 
-async def test_another_process_is_heard(database_url: str, engine: Engine, tmp_path: Path):
+async def test_another_process_is_heard(database_url: str, own_engine: Engine, tmp_path: Path):
     """A commit through another engine reaches a polling feed by itself, and staleness stays small."""
-    feed, heard = ChangeFeed(engine, poll=0.01), asyncio.Event()
+    feed, heard = ChangeFeed(own_engine, poll=0.01), asyncio.Event()
     feed.subscribe(lambda _changes: heard.set())
     await feed.catch_up()
     task = asyncio.create_task(feed.run())

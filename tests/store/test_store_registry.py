@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
+from support.postgres import PostgresServer
 from support.store_fixtures import *  # noqa: F403
 from support.store_fixtures import MOMENT, key_record
 
 from zapd.errors import ConfigurationError, NotFound
-from zapd.store import schema, tables
+from zapd.store import schema, snapshot, tables
 from zapd.store.agents import AgentRecord, AgentRegistry, AgentState
 from zapd.store.changes import ChangeLog
 from zapd.store.domains import Grant
@@ -138,10 +139,11 @@ def test_memory_gets_every_key_as_the_registry_has_it(engine: Engine):
         assert facts.expires == (record.expires.timestamp() if record.expires else NEVER)
 
 
-def test_more_keys_than_one_fetch_are_all_there(engine: Engine):
+def test_more_keys_than_one_fetch_are_all_there(engine: Engine, monkeypatch: pytest.MonkeyPatch):
     """Loading goes on over the driver's batches: none is lost at a seam."""
+    monkeypatch.setattr(snapshot, "_ROWS", 100)
     with writing(engine) as connection:
-        rows = [key_record() for _ in range(12_000)]
+        rows = [key_record() for _ in range(350)]
         names = [column.name for column in tables.keys.columns]
         values = [{name: getattr(row, name) for name in names} for row in rows]
         connection.execute(tables.keys.insert(), values)
@@ -266,8 +268,44 @@ def test_a_missing_sqlite_file_is_an_outage(tmp_path: Path):
     engine.dispose()
 
 
+def test_a_server_that_hangs_is_given_up(
+    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A PostgreSQL that is stopped keeps its connections open and says nothing: whoever asked comes back with an
+    error all the same, and asks successfully once it runs again."""
+    monkeypatch.setattr("zapd.store.engine.WAIT", 2.0)
+    monkeypatch.setattr("zapd.store.engine.PATIENCE", 0.5)
+    engine = open_engine(postgres_url, tmp_path)
+    ask = text("SELECT 1")
+    try:
+        with pytest.raises(OperationalError, match="keeps silent"), reading(engine) as connection:
+            connection.execute(ask)
+            postgres_server.pause()
+            connection.execute(ask)
+    finally:
+        postgres_server.resume()
+    postgres_server.pause()
+    try:
+        with pytest.raises(OperationalError), reading(engine) as connection:
+            connection.execute(ask)
+    finally:
+        postgres_server.resume()
+    with reading(engine) as connection:
+        assert connection.execute(ask).scalar() == 1
+    engine.dispose()
+
+
 @pytest.mark.parametrize(
-    "url", ["", "nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:", "postgresql+asyncpg://x/y"]
+    "url",
+    [
+        "",
+        "nonsense",
+        "mysql://x/y",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///x.db?timeout=1",
+        "postgresql+asyncpg://x/y",
+    ],
 )
 def test_urls_that_cannot_be_used_are_refused(url: str, tmp_path: Path):
     """A wrong URL is a mistake of the configuration, told without repeating what may hold a password."""

@@ -26,18 +26,18 @@ def test_an_empty_database_becomes_current(empty_engine: Engine):
             assert schema.current(connection) == schema.head()
 
 
-def test_the_migrations_make_what_the_tables_say(engine: Engine):
+def test_the_migrations_make_what_the_tables_say(own_engine: Engine):
     """What the migrations build is what `zapd.store.tables` describes, to the last index."""
-    with engine.connect() as connection:
+    with own_engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.metadata) == []
 
 
-def test_a_newer_schema_is_told_apart(engine: Engine):
+def test_a_newer_schema_is_told_apart(own_engine: Engine):
     """A revision that this program does not know means a newer zapd made it."""
-    with engine.begin() as connection:
+    with own_engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with reading(engine) as connection:
+    with reading(own_engine) as connection:
         assert schema.check(connection) is SchemaState.NEWER
 
 

@@ -6,6 +6,7 @@ installed, unless ``ZAPD_REQUIRE_COMPONENTS`` makes that a failure.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import pwd
@@ -50,16 +51,16 @@ class PostgresServer:
 
     def pause(self) -> None:
         """Hang the whole server, as a stopped machine does."""
-        for process in self._family():
-            os.kill(process, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        for process in self._family():
-            os.kill(process, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
-    def _family(self) -> list[int]:
+    def _signal(self, number: int) -> None:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [self.process.pid, *map(int, children)]
+        for process in [self.process.pid, *map(int, children)]:
+            with contextlib.suppress(ProcessLookupError):  # one that ended meanwhile
+                os.kill(process, number)
 
 
 def _find(tool: str) -> str | None:

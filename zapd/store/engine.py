@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -23,6 +23,9 @@ from zapd.errors import ConfigurationError
 
 WAIT: Final = 5.0
 """Seconds that a statement, a lock, a connection or a place in the pool is waited for."""
+
+PATIENCE: Final = 7.0
+"""Seconds after which a PostgreSQL that says nothing at all is given up: a little after its own timeouts."""
 
 WRITE_LOCK: Final = 0x7A617064
 """PostgreSQL's advisory lock that all writers of the registry take ("zapd")."""
@@ -71,6 +74,22 @@ def writing(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
+@contextmanager
+def without_haste(connection: Connection) -> Iterator[None]:
+    """No deadlines in this transaction: an upgrade takes as long as it takes, and waits for another one."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    patience, driver.patience = driver.patience, None
+    try:
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        yield
+    finally:
+        driver.patience = patience
+
+
 def sqlite_path(url: str, base_dir: Path) -> Path | None:
     """The file of an SQLite URL; None for any other database."""
     parsed = make_url(url)
@@ -82,6 +101,8 @@ def sqlite_path(url: str, base_dir: Path) -> Path | None:
 def _open_sqlite(parsed: URL, base_dir: Path, create: bool) -> Engine:
     if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
         raise ConfigurationError(f"The SQLite URL must name a file. {_EXAMPLE}")
+    if parsed.query:
+        raise ConfigurationError("The SQLite URL takes no options behind a '?': zapd sets what it needs.")
     path = base_dir / parsed.database
     if create:
         with suppress(FileExistsError):
@@ -131,14 +152,27 @@ def _open_postgresql(parsed: URL) -> Engine:
         f" -c idle_in_transaction_session_timeout={6 * milliseconds}",
     }
     try:
-        return create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            hide_parameters=True,
-            pool_size=5,
-            max_overflow=5,
-            pool_timeout=WAIT,
-            pool_pre_ping=True,
-            connect_args={name: value for name, value in arguments.items() if name not in parsed.query},
-        )
+        from zapd.store.postgresql import PatientConnection
     except ModuleNotFoundError:
         raise ConfigurationError("PostgreSQL needs psycopg: install zapd[postgres].") from None
+
+    patience = PATIENCE
+
+    def connect(
+        _dialect: Dialect, _record: ConnectionPoolEntry, args: list[Any], options: dict[str, Any]
+    ) -> DBAPIConnection:
+        made = PatientConnection.connect(*args, **options)
+        made.patience = patience
+        return cast(DBAPIConnection, made)
+
+    engine = create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,
+        pool_size=5,
+        max_overflow=5,
+        pool_timeout=WAIT,
+        pool_pre_ping=True,
+        connect_args={name: value for name, value in arguments.items() if name not in parsed.query},
+    )
+    event.listen(engine, "do_connect", connect)
+    return engine

@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 
 from zapd.store import tables
+from zapd.store.engine import without_haste
 
 _PACKAGE: Final = "zapd_migrations"
 _UPGRADE_LOCK: Final = 0x7A617065
@@ -65,11 +66,8 @@ def upgrade(engine: Engine) -> None:
     """Bring the database to the newest schema: all of it or nothing."""
     with engine.connect() as plain:
         connection = plain.execution_options(zapd_write=True)
-        with connection.begin():
+        with connection.begin(), without_haste(connection):
             if connection.dialect.name == "postgresql":
-                # An upgrade of a large registry may take longer than any question may.
-                connection.execute(text("SET LOCAL statement_timeout = 0"))
-                connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _UPGRADE_LOCK})
             with _config() as config:
                 config.attributes["connection"] = connection

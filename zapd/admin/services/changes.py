@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine
@@ -31,7 +32,13 @@ Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
-_NO_JOURNAL = "The journal cannot be written, so nothing that opens access is done now. Try again later."
+_PATIENCE: Final = 15.0
+"""Seconds that a caller waits for its turn or for an answer: the database's own deadlines, and one reconnect."""
+
+_READERS: Final = 4
+_MAX_READING: Final = 64
+
+_NO_JOURNAL: Final = "The journal cannot be written, so nothing that opens access is done now. Try again later."
 
 
 class Recorder(Protocol):
@@ -82,6 +89,10 @@ class ChangeRoad:
         self._feed = feed
         self._log = ChangeLog()
         self._order = asyncio.Lock()
+        # Threads of our own: a database that hangs must not hold those that others need, nor readers a writer.
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="zapd-admin-read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="zapd-admin-write")
+        self._reading = 0
         self._under_way: set[asyncio.Task[object]] = set()
         self._unmarked: set[int] = set()
         self.clock = clock
@@ -94,7 +105,16 @@ class ChangeRoad:
             with reading(self._engine) as connection:
                 return question(connection)
 
-        return await _off_the_loop(ask)
+        if self._reading >= _MAX_READING:
+            raise Unavailable("Too many questions wait for the database. Try again later.")
+        self._reading += 1
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await _off_the_loop(ask, self._readers)
+        except TimeoutError:
+            raise Unavailable("The database takes too long. Try again later.") from None
+        finally:
+            self._reading -= 1
 
     async def note(self, work: Callable[[Connection], None]) -> None:
         """Write down something that changes nobody's rights, such as when a token was used. Best effort."""
@@ -104,8 +124,9 @@ class ChangeRoad:
                 work(connection)
 
         try:
-            await _off_the_loop(write)
-        except Unavailable as trouble:
+            async with asyncio.timeout(_PATIENCE):
+                await _off_the_loop(write, self._readers)
+        except (Unavailable, TimeoutError) as trouble:
             _log.debug("a note was not written: %s", trouble)
 
     async def change(self, work: Callable[[Connection], Change[Result]], *, opens: bool) -> Result:
@@ -114,6 +135,7 @@ class ChangeRoad:
         ``opens``: it may widen what anybody may do. Raises `Unavailable`, `Conflict`, and what ``work``
         raises, which undoes everything. Goes on to its end although the caller is cancelled.
         """
+        await self._take_turn()
         task = asyncio.ensure_future(self._change(work, opens))
         self._under_way.add(task)
         task.add_done_callback(self._ended)
@@ -130,8 +152,9 @@ class ChangeRoad:
         if recorder is None:
             return 0
         done = 0
-        async with self._order:
-            await _off_the_loop(self._claim)
+        await self._take_turn()
+        try:
+            await _off_the_loop(self._claim, self._writer)
             while rows := await self.read(lambda found: self._log.unjournalled(found, recorder.instance)):
                 for row in rows:
                     if row.sequence not in self._unmarked and not in_journal(row.sequence):
@@ -141,13 +164,25 @@ class ChangeRoad:
                         )
                         done += 1
                     self._unmarked.add(row.sequence)
-                await _off_the_loop(self._mark)
+                await _off_the_loop(self._mark, self._writer)
+        finally:
+            self._order.release()
         return done
 
     async def aclose(self) -> None:
-        """Let what is under way come to its end."""
+        """Let what is under way come to its end, within the database's own deadlines."""
         if self._under_way:
-            await asyncio.wait(self._under_way)
+            await asyncio.wait(self._under_way, timeout=2 * _PATIENCE)
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._writer.shutdown(wait=False)
+
+    async def _take_turn(self) -> None:
+        """Wait for the changes before; whoever takes the turn releases it."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._order.acquire()
+        except TimeoutError:
+            raise Unavailable("Changes before this one take too long. Try again later.") from None
 
     def _ended(self, task: asyncio.Task[object]) -> None:
         self._under_way.discard(task)
@@ -156,11 +191,11 @@ class ChangeRoad:
             _log.debug("a change was not made: %s", type(task.exception()).__name__)
 
     async def _change(self, work: Callable[[Connection], Change[Result]], opens: bool) -> Result:
-        async with self._order:  # journalled in the order of the change log
+        try:  # in turn, so that the journal has changes in the order of the change log
             recorder = self._recorder
             if opens and recorder is not None and not recorder.writable:
                 raise Unavailable(_NO_JOURNAL)
-            change, sequence = await _off_the_loop(lambda: self._commit(work))
+            change, sequence = await _off_the_loop(lambda: self._commit(work), self._writer)
             if change.event is not None:
                 event = msgspec.structs.replace(change.event, change=sequence)
                 if opens:
@@ -172,6 +207,8 @@ class ChangeRoad:
                     finally:
                         await self._record(sequence, event, opens)
             return change.result
+        finally:
+            self._order.release()
 
     def _commit(self, work: Callable[[Connection], Change[Result]]) -> tuple[Change[Result], int]:
         with writing(self._engine) as connection:
@@ -202,7 +239,7 @@ class ChangeRoad:
             return
         self._unmarked.add(sequence)
         try:
-            await _off_the_loop(self._mark)
+            await _off_the_loop(self._mark, self._writer)
         except Unavailable:
             # It is in the journal, which is what counts; the next mark takes this one along.
             _log.warning("change %d is journalled, but could not be marked so", sequence)
@@ -223,10 +260,10 @@ class ChangeRoad:
         self._unmarked -= marked
 
 
-async def _off_the_loop(work: Callable[[], Result]) -> Result:
+async def _off_the_loop(work: Callable[[], Result], threads: Executor) -> Result:
     """Run database work in a thread, and say its troubles in our own words."""
     try:
-        return await asyncio.to_thread(work)
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
     except IntegrityError as trouble:
         raise Conflict("Somebody else made the same thing at the same moment. Look again.") from trouble
     except SQLAlchemyError as trouble:
