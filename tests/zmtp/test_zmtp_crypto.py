@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl import bindings
 from support.curve_dialogue import COMMANDS, KEYS
@@ -40,6 +40,7 @@ def test_a_box_is_naclss_box(kind: Callable[[bytes], BoxLike]) -> None:
     assert kind(KEY).open(sealed, NONCE) == b"\0hello"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000), st.binary(min_size=32, max_size=32), st.binary(min_size=24, max_size=24))
 def test_both_kinds_agree(content: bytes, key: bytes, nonce: bytes) -> None:
     """Whatever the content, each kind opens what the other sealed, as PyNaCl's own functions do."""
@@ -146,6 +147,7 @@ def test_neighbours_of_small_points_are_fine(number: int) -> None:
         crypto.shared_key(octets(near), KEYS["s"])
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32))
 def test_libsodium_and_the_list_agree(point: bytes) -> None:
     """No octets at all make libsodium refuse what the list would take, or the other way round."""

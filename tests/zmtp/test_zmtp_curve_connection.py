@@ -255,7 +255,7 @@ def test_the_vectors_as_frames() -> None:
     assert len(COMMANDS["READY"]) == 0x41
 
 
-@settings(max_examples=60)
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 999), st.binary(min_size=1, max_size=3)), max_size=4), st.integers(1, 300)
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl import bindings as sodium
 from support.curve_dialogue import (
@@ -45,6 +45,7 @@ def feed(side: Side, bodies: list[bytes]) -> None:
                 side.receive(body)
 
 
+@settings(max_examples=300, deadline=None)
 @given(st.lists(BODIES, max_size=4))
 def test_any_commands_to_a_server(bodies: list[bytes]) -> None:
     """A server that reads anything at all in any order admits nobody but the vectors' client, and never breaks."""
@@ -53,6 +54,7 @@ def test_any_commands_to_a_server(bodies: list[bytes]) -> None:
     assert side.session is None
 
 
+@settings(max_examples=300, deadline=None)
 @given(st.lists(BODIES, max_size=4))
 def test_any_commands_to_a_client(bodies: list[bytes]) -> None:
     """A client that reads anything at all believes none of it."""
@@ -61,6 +63,7 @@ def test_any_commands_to_a_client(bodies: list[bytes]) -> None:
     assert side.session is None
 
 
+@settings(max_examples=300, deadline=None)
 @given(NONCE, st.one_of(st.just(bytes(64)), st.binary(min_size=64, max_size=64)), st.binary(max_size=64))
 def test_hello_behind_its_box(nonce: int, content: bytes, more: bytes) -> None:
     """Any nonce, any content of the right or another length: WELCOME for 64 zeros alone."""
@@ -70,6 +73,7 @@ def test_hello_behind_its_box(nonce: int, content: bytes, more: bytes) -> None:
     assert bool(side.sent) == (content + more == bytes(64))
 
 
+@settings(max_examples=300, deadline=None)
 @given(
     st.one_of(st.none(), st.binary(max_size=600)),
     st.one_of(st.none(), KEY32, st.just(KEYS["S"])),
@@ -93,6 +97,7 @@ def test_initiate_behind_its_box(
         assert side.session.metadata == metadata
 
 
+@settings(max_examples=300, deadline=None)
 @given(st.binary(min_size=80, max_size=80), KEY32, st.binary(max_size=20))
 def test_inside_the_cookie(content: bytes, secret: bytes, more: bytes) -> None:
     """Should a cookie's key leak and its holder put anything inside a cookie, there are still no exceptions."""
@@ -107,6 +112,7 @@ def test_inside_the_cookie(content: bytes, secret: bytes, more: bytes) -> None:
     assert side.session is None
 
 
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(st.none(), st.binary(min_size=128, max_size=128)), KEY32, NONCE, st.binary(max_size=300))
 def test_welcome_and_ready_behind_their_boxes(
     content: bytes | None, short_key: bytes, nonce: int, metadata: bytes
@@ -123,6 +129,7 @@ def test_welcome_and_ready_behind_their_boxes(
             assert side.session.metadata == metadata
 
 
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(NONCE, st.binary(max_size=40)), max_size=20))
 def test_messages_behind_their_boxes(messages: list[tuple[int, bytes]]) -> None:
     """Any nonces and contents: taken exactly when the nonce rises and the flags are known ones."""
@@ -145,6 +152,7 @@ def test_messages_behind_their_boxes(messages: list[tuple[int, bytes]]) -> None:
             last = nonce
 
 
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=100))
 def test_any_octets_as_a_message(body: bytes) -> None:
     """A session given anything at all opens none of it."""

@@ -8,7 +8,7 @@ import hashlib
 import pytest
 import zmq
 import zmq.utils.z85
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.curve_dialogue import KEYS, Z85
 
@@ -43,6 +43,7 @@ def test_rfc_32s_example_digits() -> None:
     assert keys.decode_public_key("HelloWorld" * 4) == key
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32))
 def test_as_libzmqs_binding_writes_it(key: bytes) -> None:
     """Any 32 octets come back, and look as pyzmq's Z85 has them."""
@@ -52,6 +53,7 @@ def test_as_libzmqs_binding_writes_it(key: bytes) -> None:
     assert keys.decode_secret_key(text) == key
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60) | st.text(alphabet=keys.Z85_ALPHABET, min_size=40, max_size=40))
 def test_any_text_is_a_key_or_invalid_input(text: str) -> None:
     """Whatever is typed, the answer is 32 octets that read back the same, or InvalidInput."""
