@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import cli_reference
 
+from zapd.app.translate import engine_limits, net_limits
 from zapd.config import LimitsSection, load
 from zapd.config.values import format_duration, format_size, parse_duration, parse_size
 from zapd.net.limits import NetLimits, PeerLimits
@@ -89,3 +90,17 @@ def test_sizes_are_written_as_they_are_read(text: str, octets: int) -> None:
     """A size survives the way there and back."""
     assert parse_size(text) == octets
     assert format_size(octets) == text
+
+
+def test_every_bound_arrives_where_it_is_kept() -> None:
+    """A bound that is changed in the configuration changes what the rooms are given."""
+    asked_elsewhere = {
+        *("plan_deadline", "backend_deadline"),  # the rules of each domain
+        "agent_deadline",  # the order of times alone
+        *("max_in_flight_per_agent", "max_in_flight", "hash_workers", "hash_waiting"),  # service's own arguments
+    }
+    usual = LimitsSection()
+    for name in set(LimitsSection.model_fields) - asked_elsewhere:
+        changed = usual.model_copy(update={name: getattr(usual, name) + 1})
+        given = (net_limits(changed), engine_limits(changed))
+        assert given != (net_limits(usual), engine_limits(usual)), name

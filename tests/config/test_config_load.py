@@ -1,5 +1,6 @@
 """Reading a configuration: what it gives, and how it says what is wrong."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -80,8 +81,7 @@ def test_every_setting_of_the_documentation_is_read(write: Write, tmp_path: Path
         type = "sql"
         [backend.staff]
         type = "passwd"
-        file = "passwd"
-        nested = { password = "file:bind.secret" }
+        path = "file:bind.secret"
         [domain.orders]
         mechanisms = ["CURVE"]
         backends = ["keys", { backend = "staff", on_unavailable = "next" }]
@@ -116,8 +116,8 @@ def test_every_setting_of_the_documentation_is_read(write: Write, tmp_path: Path
     assert config.audit.retention == 400 * 86400
     assert config.limits.frame_size == 2 << 20
     assert config.curve_key_file == tmp_path / "data" / "server.key"
-    assert config.backend["staff"].settings["file"] == "passwd"
-    assert config.backend["staff"].revealed_settings()["nested"] == {"password": "hush"}
+    assert repr(config.backend["staff"].settings) == "{'path': ***}"
+    assert config.backend["staff"].revealed_settings() == {"path": "hush"}
     assert "hush" not in repr(config)
     rules = {rule.pattern: rule for rule in config.rules()}
     assert [link.on_unavailable for link in rules["orders"].backends] == ["stop", "next"]
@@ -337,6 +337,30 @@ def test_a_table_where_an_array_of_tables_belongs(write: Write) -> None:
     assert "write [[zap]], with two brackets" in found
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[backend.staff]\ntype = "passwd"\n', 'line 1: backend.staff: set path = "…"'),
+        (
+            '[backend.staff]\ntype = "passwd"\npath = "x"\nfile = "y"\n',
+            "line 4: backend.staff.file: unknown setting",
+        ),
+        (
+            '[backend.keys]\ntype = "sql"\nurl = "x"\n',
+            "line 3: backend.keys.url: has settings that sql does not know",
+        ),
+        ('[database]\nurl = "sqlite://"\n', "line 2: database.url: The SQLite URL must name a file"),
+        ('[database]\nurl = "mysql://x/y"\n', "line 2: database.url: names neither SQLite nor PostgreSQL"),
+    ],
+)
+def test_plugins_are_asked_about_their_settings(write: Write, text: str, told: str) -> None:
+    """What a backend or the database's driver would refuse at start is found here; nothing is opened."""
+    (found,) = mistakes(write(text))
+    assert found.startswith(told)
+    with contextlib.suppress(InvalidConfiguration):
+        load(write(text), check_files=False)
+
+
 def test_two_endpoints_on_one_address_are_refused(write: Write) -> None:
     """The second one is the mistake; port 0 is a new port each time."""
     (found,) = mistakes(write('[[zap]]\nlisten = "tcp://127.0.0.1:1"\n' * 2))
@@ -349,6 +373,8 @@ def test_two_endpoints_on_one_address_are_refused(write: Write) -> None:
     [
         ('[audit]\ndurability = "relaxed"\n', "up to 100ms of records may be lost"),
         ('[audit]\ndurability = "off"\n', "records may be lost"),
+        ('[audit]\nhead = ""\n', "cut off unnoticed"),
+        ("[server]\nworkers = 2\n", "answers from one process"),
         ('[database]\nurl = "postgresql+psycopg://zapd:hush@db/zapd"\n', "a password stands in this file"),
         ('[backend.spare]\ntype = "sql"\n', "no domain asks it"),
         (

@@ -82,13 +82,13 @@ def test_secret_files_are_checked_with_the_configuration(tmp_path: Path, secret_
     """check-config finds a secret that others can read, at its line; who needs none may look away."""
     path = tmp_path / "zapd.toml"
     path.write_text(
-        '[database]\nurl = "file:database.url"\n[backend.staff]\ntype = "passwd"\npassword = "file:none"\n'
+        '[database]\nurl = "file:database.url"\n[backend.staff]\ntype = "passwd"\npath = "file:none"\n'
     )
     secret_file.chmod(0o644)
     with pytest.raises(InvalidConfiguration) as caught:
         load(path)
     assert [(each.line, each.setting) for each in caught.value.mistakes] == [
         (2, "database.url"),
-        (5, "backend.staff.password"),
+        (5, "backend.staff.path"),
     ]
     load(path, check_files=False)

@@ -126,7 +126,7 @@ def show(value: object) -> str:
         case Iterable():
             return ", ".join(show(each) for each in value)
         case float():
-            return f"{value:g}"
+            return f"{value:.4g}"
         case _:
             return clean(value)
 

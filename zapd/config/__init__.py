@@ -8,7 +8,7 @@ package; the rooms get plain arguments. What each setting means is written besid
 from zapd.config.curve_key import format_curve_pair, read_curve_pair
 from zapd.config.findings import InvalidConfiguration, Mistake
 from zapd.config.limits import LimitsSection
-from zapd.config.load import Config, absolute_database_url, load
+from zapd.config.load import Config, load
 from zapd.config.secret import Secret, read_private
 from zapd.config.sections import (
     AdminSection,
@@ -35,7 +35,6 @@ __all__ = [
     "Secret",
     "ServerSection",
     "ZapSection",
-    "absolute_database_url",
     "format_curve_pair",
     "load",
     "read_curve_pair",

@@ -14,6 +14,7 @@ from zapd.auth.address import AddressRules
 from zapd.auth.policy import Link, Policy, Rule
 from zapd.config.doors import check_doors
 from zapd.config.findings import Findings, Setting
+from zapd.config.plugins import ask_plugins
 from zapd.config.secret import Secret
 from zapd.config.sections import DomainSection, Sections
 from zapd.config.suggest import did_you_mean
@@ -22,6 +23,7 @@ from zapd.errors import ConfigurationError
 from zapd.store.domains import RESERVED
 
 _LIMITS = "limits"
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/?][^?]*)(\?.*)?", re.DOTALL)
 _MAY_BE_NOTHING = frozenset({"hold_min", "failure_interval", "ping_after"})
 
 
@@ -38,9 +40,10 @@ def check(sections: Sections, base: Path, findings: Findings, *, files: bool) ->
         findings.warn(
             ("domain",), "there is no domain", "every question is refused until there is a [domain.NAME]"
         )
+    if sections.server.workers > 1:
+        findings.warn(("server", "workers"), "this zapd answers from one process", "write 1")
     if files:
-        for setting, secret in _secrets(sections):
-            _check_secret(setting, secret, findings)
+        _check_files(sections, base, findings)
 
 
 def _check_times(sections: Sections, findings: Findings) -> None:
@@ -223,6 +226,27 @@ def rule_of(pattern: str, domain: DomainSection, sections: Sections) -> Rule:
         cache_good=domain.cache_good,
         cache_bad=domain.cache_bad,
     )
+
+
+def _check_files(sections: Sections, base: Path, findings: Findings) -> None:
+    """Everything that needs more than the text: secrets that can be read, and plugins that agree."""
+    for setting, secret in _secrets(sections):
+        _check_secret(setting, secret, findings)
+    try:
+        url = absolute_database_url(sections.database.url.reveal().strip(), base)
+    except ConfigurationError:
+        return  # reported with the secret
+    if not findings.touched(("database",)):
+        found = {point.name: point for point in entry_points(group="zapd.backends")}
+        ask_plugins(sections, base, url, found, findings)
+
+
+def absolute_database_url(url: str, base: Path) -> str:
+    """An SQLite URL with its relative path started at ``base``; every other URL unchanged."""
+    found = _SQLITE.fullmatch(url)
+    if found is None or found[2] == ":memory:" or found[2].startswith("file:"):
+        return url
+    return f"{found[1]}{base / found[2]}{found[3] or ''}"
 
 
 def _secrets(sections: Sections) -> Iterable[tuple[Setting, Secret]]:

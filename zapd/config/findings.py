@@ -73,6 +73,11 @@ class Findings:
         """Whether something in this table is unusable, so that its whole cannot be judged."""
         return any(setting[: len(table)] == table for setting in self._unusable)
 
+    def touched(self, table: Setting) -> bool:
+        """Whether a mistake was found in this table."""
+        name = setting_name(table)
+        return any(each.setting == name or each.setting.startswith(f"{name}.") for each in self._mistakes)
+
     def mistake(self, setting: Setting, problem: str, mend: str, *, needs: Iterable[Setting] = ()) -> None:
         """Something that zapd refuses. ``needs`` are other settings that led to this finding."""
         if self._stands(setting, needs):

@@ -37,7 +37,6 @@ from zapd.net.address import Address, parse_address
 MAX_FILE: Final = 4 * 1024 * 1024
 _ROUNDS: Final = 8
 _TOML_PLACE: Final = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
-_SQLITE: Final = re.compile(r"(sqlite(?:\+\w+)?:///)([^/?][^?]*)(\?.*)?", re.DOTALL)
 
 _STAND_INS: Final[Mapping[str, object]] = {
     "listen": "tcp://127.0.0.1:0",
@@ -128,7 +127,7 @@ class Config:
 
     def database_url(self) -> str:
         """The URL, read now; a relative SQLite path made absolute. May hold a password: never show it."""
-        return absolute_database_url(self.database.url.reveal().strip(), self.base_dir)
+        return checks.absolute_database_url(self.database.url.reveal().strip(), self.base_dir)
 
     def addresses(self) -> tuple[Address, ...]:
         """Where each ``[[zap]]`` listens, in their order."""
@@ -137,14 +136,6 @@ class Config:
     def rules(self) -> tuple[Rule, ...]:
         """The domains as deciding takes them."""
         return tuple(checks.rule_of(pattern, domain, self.sections) for pattern, domain in self.domain.items())
-
-
-def absolute_database_url(url: str, base: Path) -> str:
-    """An SQLite URL with its relative path started at ``base``; every other URL unchanged."""
-    found = _SQLITE.fullmatch(url)
-    if found is None or found[2] == ":memory:" or found[2].startswith("file:"):
-        return url
-    return f"{found[1]}{base / found[2]}{found[3] or ''}"
 
 
 def load(path: str | Path, *, check_files: bool = True) -> Config:

@@ -1,0 +1,61 @@
+"""What the backends themselves say of their settings, before anything is started.
+
+A backend's table is its plugin's own affair, so the plugin is asked: it is built, never started, and forgotten.
+Nothing is connected and no file of a backend is read.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import cast
+
+from sqlalchemy import Engine
+
+from zapd.auth.backend import Backend, BackendContext
+from zapd.auth.hashing import HashPool
+from zapd.config.findings import Findings
+from zapd.config.sections import BackendSection, Sections
+from zapd.errors import ConfigurationError
+from zapd.store.engine import open_engine
+
+
+def ask_plugins(
+    sections: Sections, base: Path, database_url: str, found: dict[str, EntryPoint], findings: Findings
+) -> None:
+    """Report what the database's driver and each backend refuse. ``found``: the installed types."""
+    engine: Engine | None = None
+    try:
+        engine = open_engine(database_url, base)
+    except ConfigurationError as error:
+        findings.mistake(("database", "url"), str(error), "")
+    context = BackendContext(base_dir=base, hash_pool=HashPool(1), database=engine)
+    for name, backend in sections.backend.items():
+        point = found.get(backend.type)
+        if point is not None and (engine is not None or backend.type != "sql"):
+            _ask(name, backend, point, context, findings)
+    if engine is not None:
+        engine.dispose()
+
+
+def _ask(
+    name: str, backend: BackendSection, point: EntryPoint, context: BackendContext, findings: Findings
+) -> None:
+    try:
+        settings = backend.revealed_settings()
+    except ConfigurationError:
+        return  # reported with the secret
+    try:
+        cast(type[Backend], point.load()).from_settings(name, settings, context)
+    except (ImportError, AttributeError) as error:
+        findings.warn(
+            ("backend", name, "type"),
+            f"{backend.type!r} cannot be loaded ({error}), so that its questions hear 300",
+            f"install what it needs, perhaps zapd[{backend.type}]",
+        )
+    except ConfigurationError as error:
+        words = re.sub(rf"^\[?backend\.{re.escape(name)}\]?:?\s*", "", str(error))
+        places = {setting: re.search(rf"\b{re.escape(setting)}\b", words) for setting in settings}
+        named = sorted((place.start(), setting) for setting, place in places.items() if place is not None)
+        findings.mistake(("backend", name, *(setting for _, setting in named[:1])), words, "")
