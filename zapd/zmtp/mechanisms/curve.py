@@ -29,7 +29,7 @@ from __future__ import annotations
 import os
 import struct
 import weakref
-from typing import Final
+from typing import Final, NoReturn
 
 from zapd.errors import InvalidInput, LocalProtocolError
 from zapd.zmtp import crypto
@@ -124,6 +124,10 @@ class CurveCipher:
     def exhaust(self) -> None:
         """Never seal again."""
         self._sent = _LAST
+
+    def __reduce__(self) -> NoReturn:
+        """Neither copied nor pickled: a copy would count the same nonces again, and a pickle would show the key."""
+        raise TypeError("a CurveCipher cannot be copied or pickled")
 
 
 _ciphers: Final[weakref.WeakSet[CurveCipher]] = weakref.WeakSet()
