@@ -126,7 +126,7 @@ class CurveCipher:
         self._sent = _LAST
 
     def __reduce__(self) -> NoReturn:
-        """Neither copied nor pickled: a copy would count the same nonces again, and a pickle would show the key."""
+        """Neither copied nor pickled: a copy would count the same nonces again, a pickle would show the key."""
         raise TypeError("a CurveCipher cannot be copied or pickled")
 
 
