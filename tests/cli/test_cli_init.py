@@ -100,15 +100,24 @@ def test_init_with_another_database(tmp_path: Path) -> None:
     assert (tmp_path / "registry.db").exists()
 
 
-def test_two_inits_at_once_make_one(tmp_path: Path) -> None:
-    """Of several started together one wins whole, and the others say so."""
-    command = [sys.executable, "-m", "zapd", "init", str(tmp_path)]
+def test_the_usual_database_may_be_named(tmp_path: Path) -> None:
+    """A database in the data folder that init itself makes needs no folder made before."""
+    for name in ("zapd.db", "other.db"):
+        folder = tmp_path / name
+        run("init", str(folder), "--database", f"sqlite:///data/{name}")
+        assert json.loads(run("db", "check", "--json", config=folder / "zapd.toml").stdout)["state"] == "current"
+
+
+@pytest.mark.parametrize("database", [[], ["--database", "sqlite:///registry.db"]])
+def test_two_inits_at_once_make_one(tmp_path: Path, database: list[str]) -> None:
+    """Of several started together one wins whole, its database too, and the others say so."""
+    command = [sys.executable, "-m", "zapd", "init", str(tmp_path), *database]
     attempts = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)]
     told = [attempt.communicate(timeout=60)[1] for attempt in attempts]
     assert sorted(attempt.returncode for attempt in attempts) == [0, 1, 1]
     assert sorted(b"nothing is overwritten" in each for each in told) == [False, True, True]
-    load(tmp_path / "zapd.toml")
-    assert sorted(os.listdir(tmp_path)) == ["admin.token", "data", "zapd.toml"]
+    run("token", "list", "--offline", config=tmp_path / "zapd.toml")
+    assert sorted({*os.listdir(tmp_path)} - {"registry.db"}) == ["admin.token", "data", "zapd.toml"]
 
 
 def test_init_speaks_json(tmp_path: Path) -> None:

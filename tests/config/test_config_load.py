@@ -7,7 +7,7 @@ from textwrap import dedent
 
 import pytest
 
-from zapd.config import Config, InvalidConfiguration, load
+from zapd.config import BackendSection, Config, InvalidConfiguration, load
 from zapd.errors import ConfigurationError
 
 GOOD = """\
@@ -392,6 +392,19 @@ def test_what_is_unwise_is_a_warning(write: Write, text: str, words: str) -> Non
     found = warnings(write(text))
     assert any(words in each for each in found)
     assert not any("hush" in each for each in found)
+
+
+def test_a_backend_shows_nothing_of_its_settings(write: Write) -> None:
+    """Settings of a plugin that stand in the clear are warned of by name, and shown by no repr."""
+    text = '[backend.x]\ntype = "nowhere"\nbind_password = "hush"\n'
+    text += '[domain.x]\nmechanisms = ["PLAIN"]\nbackends = ["x"]\n'
+    with pytest.raises(InvalidConfiguration) as caught:
+        load(write(text))
+    assert [str(each) for each in caught.value.warnings] == [
+        "line 3: backend.x.bind_password: a secret stands in this file: "
+        'move it into a file of mode 0600: bind_password = "file:PATH"'
+    ]
+    assert "hush" not in repr(BackendSection(type="ldap", bind_password="hush"))
 
 
 def test_the_example_configuration_is_good() -> None:

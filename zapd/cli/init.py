@@ -13,12 +13,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from zapd.cli.options import Settings, json_option, pass_settings
 from zapd.cli.output import print_fields, print_json, say
 from zapd.errors import ConfigurationError, Conflict, InvalidInput, Unavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 CONFIG, DATA, TOKEN = "zapd.toml", "data", "admin.token"
 
@@ -150,19 +154,16 @@ def _open_registry(database: str | None, prepared: Path, directory: Path, undo: 
     from zapd.store import schema
     from zapd.store.engine import open_engine, sqlite_path
 
-    if database is None:
-        engine = open_engine(f"sqlite:///{DATA}/zapd.db", prepared, create=True)
+    url = database or f"sqlite:///{DATA}/zapd.db"
+    open_engine(url, directory).dispose()  # a URL that cannot be used is told before anything is made
+    path = sqlite_path(url, directory)
+    if path is not None and path.parent == directory / DATA:
+        _claim(prepared / DATA / path.name, undo)
+        engine = open_engine(f"sqlite:///{DATA}/{path.name}", prepared)
     else:
-        engine = open_engine(database, directory)  # an unusable URL is told before anything is made
-        path = sqlite_path(database, directory)
         if path is not None:
-            if os.path.lexists(path):
-                raise Conflict(f"{path} exists already, and nothing is overwritten: name another database.")
-            if not path.parent.is_dir():
-                raise InvalidInput(f"{path.parent} is no folder: make it first.")
-            engine = open_engine(database, directory, create=True)
-            for suffix in ("", "-wal", "-shm"):
-                undo.callback(path.with_name(path.name + suffix).unlink, missing_ok=True)
+            _claim(path, undo)
+        engine = open_engine(url, directory)
     try:
         with engine.connect() as connection:
             if schema.check(connection) is schema.SchemaState.NEWER:
@@ -176,15 +177,23 @@ def _open_registry(database: str | None, prepared: Path, directory: Path, undo: 
         engine.dispose()
 
 
-async def _first_token(engine: object) -> str:
-    from sqlalchemy import Engine
+def _claim(path: Path, undo: ExitStack) -> None:
+    """Make an empty SQLite file that was not there, so that what another made is never undone."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        raise Conflict(f"{path} exists already, and nothing is overwritten: name another database.") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be made: {error.strerror}.") from None
+    for suffix in ("", "-wal", "-shm"):
+        undo.callback(path.with_name(path.name + suffix).unlink, missing_ok=True)
 
+
+async def _first_token(engine: Engine) -> str:
     from zapd.admin.roles import OFFLINE, Role
     from zapd.admin.services.changes import ChangeRoad
     from zapd.admin.services.tokens import TokenService
 
-    if not isinstance(engine, Engine):
-        raise TypeError("an engine is needed")
     _, token = await TokenService(ChangeRoad(engine)).create(OFFLINE, "init", Role.ADMIN)
     return token
 

@@ -23,6 +23,7 @@ from zapd.errors import ConfigurationError
 from zapd.store.domains import RESERVED
 
 _LIMITS = "limits"
+_SECRET_NAME = re.compile(r"(?:^|_)(?:password|secret|token)$")
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/?][^?]*)(\?.*)?", re.DOTALL)
 _MAY_BE_NOTHING = frozenset({"hold_min", "failure_interval", "ping_after"})
 
@@ -145,6 +146,13 @@ def _check_backends(sections: Sections, findings: Findings) -> None:
                 f"there is no backend type {backend.type!r}",
                 did_you_mean(backend.type, known) or f"installed are {', '.join(sorted(known))}",
             )
+        for setting, value in backend.settings.items():
+            if isinstance(value, str) and _SECRET_NAME.search(setting):
+                findings.warn(
+                    ("backend", name, setting),
+                    "a secret stands in this file",
+                    f'move it into a file of mode 0600: {setting} = "file:PATH"',
+                )
         if name not in used:
             findings.warn(
                 ("backend", name), "no domain asks it", "add it to the backends of a domain, or remove it"
@@ -244,8 +252,8 @@ def _check_files(sections: Sections, base: Path, findings: Findings) -> None:
 def absolute_database_url(url: str, base: Path) -> str:
     """An SQLite URL with its relative path started at ``base``; every other URL unchanged."""
     found = _SQLITE.fullmatch(url)
-    if found is None or found[2] == ":memory:" or found[2].startswith("file:"):
-        return url
+    if found is None or found[2] == ":memory:" or found[2].startswith("file:") or "?" in str(base):
+        return url  # `zapd.store.engine.open_engine` starts a relative path at the same folder
     return f"{found[1]}{base / found[2]}{found[3] or ''}"
 
 

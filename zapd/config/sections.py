@@ -162,6 +162,10 @@ class BackendSection(BaseModel):
         base = base_of(info)
         return {name: each if name == "type" else _closed(each, base) for name, each in value.items()}
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What is written in the clear may be a secret all the same."""
+        yield "type", self.type
+
     @property
     def settings(self) -> dict[str, Any]:
         """What the plugin gets, its secrets still closed (`Secret`)."""
