@@ -31,7 +31,7 @@ from zapd.audit.sinks.follow import Batch, Position, Record, last_sequence, read
 from zapd.audit.sinks.table import LONGEST, audit_events, audit_positions, open_copy
 from zapd.errors import ZapdError
 
-BATCH = 2000
+BATCH = 4000
 PURGE = 5000
 PURGE_SECONDS = 60.0
 STATUS_SECONDS = 1.0
@@ -128,6 +128,8 @@ class Copier:
             if (moment := _microseconds(record.time)) >= cutoff
         ]
         with self._engine.connect().execution_options(zapd_write=True) as connection, connection.begin():
+            if connection.dialect.name == "postgresql":  # as for SQLite in `table`: what is lost is copied again
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
             rows, conflicts = _without_known(connection, instance, rows)
             if rows:
                 connection.execute(insert(audit_events), rows)
