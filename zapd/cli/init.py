@@ -58,7 +58,9 @@ backends   = ["keys"]
 @click.command("init")
 @click.argument("directory", metavar="[DIR]", default=".", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
-    "--database", metavar="URL", help="sqlite:///PATH or postgresql+psycopg://…; data/zapd.db in DIR unless named."
+    "--database",
+    metavar="URL",
+    help="sqlite:///PATH, postgresql+psycopg://…, or file:PATH that holds it; data/zapd.db unless named.",
 )
 @json_option
 @pass_settings
@@ -116,7 +118,7 @@ def _prepare(prepared: Path, directory: Path, database: str | None, undo: ExitSt
     """Everything, in ``prepared`` as it will stand in ``directory``."""
     from zapd.audit.signing import generate_signing_key
     from zapd.cli.files import write_new
-    from zapd.config.curve_key import format_curve_pair
+    from zapd.config import format_curve_pair
     from zapd.zmtp.keys import encode_key, fingerprint, generate_keypair
 
     data = prepared / DATA
@@ -124,11 +126,11 @@ def _prepare(prepared: Path, directory: Path, database: str | None, undo: ExitSt
     public_key, secret_key = generate_keypair()
     write_new(data / "server.key", format_curve_pair(public_key, secret_key))
     journal_key = generate_signing_key(data / "journal.key")
-    url, secret_url = _url_setting(database)
-    if secret_url:
-        write_new(data / "database.url", secret_url + "\n")
-    write_new(prepared / TOKEN, _open_registry(database, prepared, directory, undo) + "\n")
-    write_new(prepared / CONFIG, _TEMPLATE.format(url=url), mode=0o640)
+    url, setting, apart = _database(database, directory)
+    if apart:
+        write_new(data / "database.url", url + "\n")
+    write_new(prepared / TOKEN, _open_registry(url, prepared, directory, undo) + "\n")
+    write_new(prepared / CONFIG, _TEMPLATE.format(url=setting), mode=0o640)
     return {
         "configuration": str(directory / CONFIG),
         "server_public_key": encode_key(public_key),
@@ -138,23 +140,32 @@ def _prepare(prepared: Path, directory: Path, database: str | None, undo: ExitSt
     }
 
 
-def _url_setting(database: str | None) -> tuple[str, str]:
-    """(what the configuration says, the URL that goes into a file of its own because it may hold a password)."""
-    if database is None:
-        return f"sqlite:///{DATA}/zapd.db", ""
-    if database.startswith("sqlite:") and database.isprintable() and not set('"\\') & set(database):
-        return database, ""
-    return f"file:{DATA}/database.url", database
+def _database(named: str | None, directory: Path) -> tuple[str, str, bool]:
+    """(the URL, what the configuration says of it, whether the URL goes into a file of its own).
+
+    A URL beyond SQLite may hold a password, and the configuration holds none.
+    """
+    if named is None:
+        usual = f"sqlite:///{DATA}/zapd.db"
+        return usual, usual, False
+    from zapd.config import Secret
+
+    secret = Secret.parse(named, directory)
+    url = secret.reveal().strip()
+    if not (named + url).isprintable() or set(named) & set('"\\'):
+        raise InvalidInput("The database's URL holds characters that no URL has.")
+    if secret.is_inline and not url.startswith("sqlite:"):
+        return url, f"file:{DATA}/database.url", True
+    return url, named, False
 
 
-def _open_registry(database: str | None, prepared: Path, directory: Path, undo: ExitStack) -> str:
+def _open_registry(url: str, prepared: Path, directory: Path, undo: ExitStack) -> str:
     """The database at its newest schema, with a first admin token in it; the token."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from zapd.store import schema
     from zapd.store.engine import open_engine, sqlite_path
 
-    url = database or f"sqlite:///{DATA}/zapd.db"
     open_engine(url, directory).dispose()  # a URL that cannot be used is told before anything is made
     path = sqlite_path(url, directory)
     if path is not None and path.parent == directory / DATA:
