@@ -97,7 +97,7 @@ class SqlBackend:
     async def check(self, question: Question) -> Verdict:
         """Answer from memory; for PLAIN after the hash pool's work."""
         if question.mechanism == "CURVE":
-            return self._check_key(question)
+            return self.recall(question)
         if question.mechanism == "PLAIN":
             return await self._check_user(question)
         return UNKNOWN
@@ -120,7 +120,8 @@ class SqlBackend:
 
     # -- deciding --------------------------------------------------------------------------------------------
 
-    def _check_key(self, question: Question) -> Verdict:
+    def recall(self, question: Question) -> Verdict:
+        """Every CURVE answer is known by heart (`zapd.auth.backend.AnswersFromMemory`)."""
         known = self._ready.get(question.key)
         if known is None:
             if self._keys is None:

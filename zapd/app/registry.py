@@ -36,12 +36,14 @@ class Registry:
         self.problem = "the registry is being read"
         """Why it cannot be used; empty when it can."""
         # A lone process on SQLite is the only one to make changes that matter to it; a replica is not.
-        self._max_staleness = max_staleness if self.engine.dialect.name == "postgresql" else float("inf")
+        self._max_staleness = max_staleness if self.engine.dialect.name == "postgresql" else None
         self._tasks: list[asyncio.Task[None]] = []
 
     def is_current(self) -> bool:
         """Whether what is in memory may decide: it was read, and not too long ago."""
-        return not self.problem and self.feed.staleness <= self._max_staleness
+        if self.problem:
+            return False
+        return self._max_staleness is None or self.feed.staleness <= self._max_staleness
 
     async def start(self) -> None:
         """Read the registry if it is there, else go on trying in the background.

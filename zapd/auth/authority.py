@@ -131,7 +131,7 @@ class Authority:
                 return await self._refuse(request, lane, question)
             if lane.chain.dear or lane.mechanism == "PLAIN":
                 return await self._remembered(lane, question)
-            answer = await lane.chain.ask(question)
+            answer = lane.chain.recall(question) or await lane.chain.ask(question)
             return self._decision(lane, question, answer)
         except Exception:  # noqa: BLE001 - a Decision always comes back
             return self._bug()

@@ -35,6 +35,7 @@ OPEN_QUESTIONS: Final = 256
 """How many questions of one mechanism a backend may be working on."""
 
 _Check = Callable[[Question], Coroutine[Any, Any, Verdict]]
+_Recall = Callable[[Question], Verdict | None]
 
 
 class State(StrEnum):
@@ -109,6 +110,8 @@ class BackendHandle:
         self.reason = reason
         self.check: _Check = self._unavailable
         """Asks the backend, or says UNAVAILABLE while it does not run."""
+        self.recall: _Recall = _nothing
+        """What the backend knows by heart; nothing while it does not run (`zapd.auth.backend.AnswersFromMemory`)."""
         self.asked = 0
         self.seconds = 0.0
         self.unavailable = 0
@@ -135,7 +138,8 @@ class BackendHandle:
         """Stop trying, and let the backend give everything back. What it raises is logged."""
         if self.state is State.CLOSED:
             return
-        self.state, self.reason, self.check = State.CLOSED, "closed", self._unavailable
+        self.state, self.reason = State.CLOSED, "closed"
+        self.check, self.recall = self._unavailable, _nothing
         if self._retrying is not None:
             self._retrying.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -195,7 +199,8 @@ class BackendHandle:
             return False
         if self.state is State.CLOSED:
             return True
-        self.state, self.reason, self.check = State.RUNNING, "", backend.check
+        self.state, self.reason = State.RUNNING, ""
+        self.check, self.recall = backend.check, getattr(backend, "recall", _nothing)
         log.info("backend runs", backend=self.name, type=self.type)
         return True
 
@@ -214,6 +219,10 @@ class BackendHandle:
 
     async def _unavailable(self, question: Question) -> Verdict:
         return _NOT_RUNNING
+
+
+def _nothing(_question: Question) -> None:
+    return None
 
 
 _NOT_RUNNING: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_disabled")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -49,6 +50,7 @@ async def run(service: Runnable) -> None:
     loop.add_signal_handler(signal.SIGHUP, told_to_reload.set)
     try:
         await service.start()
+        settle_memory()
         notify("READY=1")
         await _reload_until(told_to_stop, told_to_reload, service)
         notify("STOPPING=1")
@@ -88,6 +90,17 @@ def notify(state: str) -> None:
             sock.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
     except OSError as error:
         log.warning("systemd could not be told", state=state, reason=str(error))
+
+
+def settle_memory() -> None:
+    """Spare the garbage collector what start has made: a registry's worth of objects that live as long as we do.
+
+    Walking them took 80 ms of every full collection with 100,000 keys. What comes later is short-lived and freed
+    by its reference count; cycles are few, so looking for them can wait for more of them to gather.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def keep_secrets_in() -> None:

@@ -7,8 +7,8 @@ the wire.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from zapd.zap.request import VERSION
 
@@ -40,8 +40,7 @@ class MalformedReply(Exception):
     """Frames that are no ZAP reply; whoever asked has no answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class ZapReply:
+class ZapReply(NamedTuple):
     """One answer. Only a 200 carries a user id and metadata."""
 
     status: Status

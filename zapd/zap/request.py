@@ -8,7 +8,8 @@ frames nor what will be answered.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 VERSION = b"1.0"
 """The one ZAP version there is (RFC 27)."""
@@ -21,6 +22,7 @@ CREDENTIALS = {"NULL": 0, "PLAIN": 2, "CURVE": 1, "GSSAPI": 1}
 
 _MECHANISMS = {name.encode(): name for name in CREDENTIALS}
 _FIXED_FRAMES = 6
+_SEEN: Final = 8192
 
 
 class MalformedRequest(Exception):
@@ -54,9 +56,11 @@ class Asker:
     """GSSAPI is missing on purpose: its principal is the asker's word, so it must be granted (R14)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ZapRequest:
-    """One question: may this peer in?"""
+class ZapRequest(NamedTuple):
+    """One question: may this peer in?
+
+    A named tuple, since one is made for each question and a frozen dataclass costs three times as much.
+    """
 
     request_id: bytes
     """Opaque; libzmq always says ``1``."""
@@ -66,10 +70,14 @@ class ZapRequest:
     identity: bytes
     """libzmq puts the *server* socket's routing id here, not the client's."""
     mechanism: str
-    credentials: tuple[bytes, ...] = field(repr=False)
+    credentials: tuple[bytes, ...]
+    """Not shown by ``repr``: a password is one of them."""
     question_id: bytes = b""
     """The agent's random 16 octets, taken from the innermost address frame; empty when there are none."""
     asker: Asker | None = None
+
+    def __repr__(self) -> str:
+        return f"ZapRequest({self.mechanism} in {self.domain!r} from {self.address!r}, asked by {self.asker!r})"
 
 
 def parse_request(frames: Sequence[bytes], question_id: bytes = b"", asker: Asker | None = None) -> ZapRequest:
@@ -89,33 +97,55 @@ def _parse(frames: Sequence[bytes], question_id: bytes, asker: Asker | None) -> 
     if len(frames) < _FIXED_FRAMES:
         request_id = frames[1] if len(frames) > 1 and frames[0] == VERSION else None
         raise MalformedRequest("too few frames", _echoable(request_id))
-    version, request_id, raw_domain, raw_address, identity, raw_mechanism = frames[:_FIXED_FRAMES]
+    version, request_id, raw_domain, raw_address, identity, raw_mechanism, *credentials = frames
     if len(request_id) > MAX_STRING:
         raise MalformedRequest("request id longer than 255 octets")
     if version != VERSION:
         raise MalformedRequest("version is not 1.0", request_id)
+    names = _seen.get((raw_domain, raw_address, raw_mechanism))
+    if names is None:
+        names = _read_names(raw_domain, raw_address, raw_mechanism, request_id)
+    domain, address, mechanism = names
+    if mechanism == "CURVE":
+        if len(credentials) != 1:
+            raise MalformedRequest("wrong number of credential frames", request_id)
+        if len(credentials[0]) != 32:
+            raise MalformedRequest("a CURVE key is 32 octets", request_id)
+    else:
+        if len(credentials) != CREDENTIALS[mechanism]:
+            raise MalformedRequest("wrong number of credential frames", request_id)
+        if credentials:
+            _check_credentials(mechanism, credentials, request_id)
+    if len(identity) > MAX_STRING:
+        raise MalformedRequest("identity longer than 255 octets", request_id)
+    return ZapRequest(request_id, domain, address, identity, mechanism, tuple(credentials), question_id, asker)
+
+
+_seen: dict[tuple[bytes, bytes, bytes], tuple[str, str, str]] = {}
+"""Domain, address and mechanism as they came, to what they read as. The same few come again and again, so
+they are judged once; and as the very same strings they are found quickly in whatever is kept by them."""
+
+
+def _read_names(
+    raw_domain: bytes, raw_address: bytes, raw_mechanism: bytes, request_id: bytes
+) -> tuple[str, str, str]:
     mechanism = _MECHANISMS.get(raw_mechanism)
     if mechanism is None:
         raise MalformedRequest("unknown mechanism", request_id, status=400)
-    credentials = tuple(frames[_FIXED_FRAMES:])
-    if len(credentials) != CREDENTIALS[mechanism]:
-        raise MalformedRequest("wrong number of credential frames", request_id)
+    if len(raw_domain) > MAX_STRING or len(raw_address) > MAX_STRING:
+        raise MalformedRequest("domain or address longer than 255 octets", request_id)
     try:
         domain = raw_domain.decode("ascii")
         address = raw_address.decode("ascii")
     except UnicodeDecodeError:
         raise MalformedRequest("domain or address is not ASCII", request_id, status=400) from None
-    # str.isprintable() is false for NUL and every control character, and quick for ASCII.
+    # str.isprintable() is false for NUL and every control character.
     if not (domain.isprintable() and address.isprintable()):
         raise MalformedRequest("control characters in domain or address", request_id, status=400)
-    if len(domain) > MAX_STRING or len(address) > MAX_STRING or len(identity) > MAX_STRING:
-        raise MalformedRequest("a field is longer than 255 octets", request_id)
-    if mechanism == "CURVE":
-        if len(credentials[0]) != 32:
-            raise MalformedRequest("a CURVE key is 32 octets", request_id)
-    elif mechanism != "NULL":
-        _check_names(mechanism, credentials, request_id)
-    return ZapRequest(request_id, domain, address, identity, mechanism, credentials, question_id, asker)
+    if len(_seen) >= _SEEN:
+        _seen.clear()  # a flood of strange names costs time, never memory
+    names = _seen[raw_domain, raw_address, raw_mechanism] = (domain, address, mechanism)
+    return names
 
 
 def serialize_request(request: ZapRequest) -> list[bytes]:
@@ -135,7 +165,7 @@ def _echoable(request_id: bytes | None) -> bytes | None:
     return request_id if request_id is not None and len(request_id) <= MAX_STRING else None
 
 
-def _check_names(mechanism: str, credentials: tuple[bytes, ...], request_id: bytes) -> None:
+def _check_credentials(mechanism: str, credentials: Sequence[bytes], request_id: bytes) -> None:
     """A user name or principal with NUL or control characters can never be granted (contract, statuses)."""
     limit = MAX_STRING if mechanism == "PLAIN" else 4096
     if any(len(part) > limit for part in credentials):
