@@ -1,0 +1,144 @@
+"""A zapd worth attacking: every mechanism on its own listener, and somebody to let in through each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from support.hostile_wire import Message, Stranger, question
+from support.serving import Zapd
+
+from zapd.agent.keyfile import read_keys
+from zapd.zmtp.keys import encode_key, generate_keypair
+from zapd.zmtp.mechanisms.curve import CurveClient
+
+CONFIGURATION = """
+[server]
+data_dir = "data"
+drain = "1s"
+[[zap]]
+listen = "tcp://127.0.0.1:0"
+mechanism = "NULL"
+domains = ["*"]
+[[zap]]
+listen = "tcp://127.0.0.1:0"
+mechanism = "CURVE"
+[[zap]]
+listen = "tcp://127.0.0.1:0"
+mechanism = "PLAIN"
+domains = ["staff"]
+[admin]
+listen = "127.0.0.1:0"
+[backend.keys]
+type = "sql"
+[domain.orders]
+mechanisms = ["CURVE"]
+backends = ["keys"]
+[domain.staff]
+mechanisms = ["PLAIN"]
+backends = ["keys"]
+[domain.lab]
+mechanisms = ["NULL"]
+allow = ["127.0.0.0/8"]
+null_user = "lab"
+"""
+
+PASSWORD = b"correct horse"
+
+
+@dataclass
+class Scene:
+    """A running zapd and what it was told."""
+
+    zapd: Zapd
+    alice: bytes = b""
+    """A registered key, 32 octets."""
+    ids: dict[bytes, str] = field(default_factory=dict)
+    """Registered keys to their ids in URLs."""
+
+    @classmethod
+    def prepare(cls, folder: Path, more: str = "") -> Self:
+        """Start it with alice (CURVE) and bob (PLAIN) registered."""
+        scene = cls(Zapd(folder, configuration=CONFIGURATION + more))
+        scene.zapd.start()
+        try:
+            scene.alice = scene.add_key("alice")
+            scene.zapd.ask(
+                "POST", "/v1/users", {"name": "bob", "password": PASSWORD.decode(), "domains": ["staff"]}
+            )
+        except BaseException:
+            scene.zapd.stop()
+            raise
+        return scene
+
+    @property
+    def null(self) -> str:
+        return self.zapd.zap[0]
+
+    @property
+    def curve(self) -> str:
+        return self.zapd.zap[1]
+
+    @property
+    def plain(self) -> str:
+        return self.zapd.zap[2]
+
+    def add_key(self, user: str) -> bytes:
+        """Register a new key for ``orders``."""
+        public, _secret = generate_keypair()
+        self.ids[public] = self.zapd.add_key(encode_key(public).encode(), user, domains=["orders"])
+        return public
+
+    def agent(self, name: str, domains: tuple[str, ...] = ("*",)) -> CurveClient:
+        """Enrol an agent: the mechanism with which it may connect to `curve`."""
+        keys = read_keys(self.zapd.enroll(name, domains=list(domains)))
+        (endpoint,) = (endpoint for endpoint in keys.endpoints if endpoint.secured)
+        return CurveClient(endpoint.server_keys[0], keys.secret_key)
+
+    def stranger(self) -> Stranger:
+        """A local asker over NULL."""
+        return Stranger(self.null)
+
+    def valid(self, request_id: bytes) -> Message:
+        """A question that is granted."""
+        return question(request_id, b"orders", b"CURVE", (self.alice,))
+
+    # What the process holds
+
+    @property
+    def pid(self) -> int:
+        assert self.zapd.process is not None
+        return self.zapd.process.pid
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def resident(self) -> int:
+        """Octets of memory in use."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def metric(self, name: str) -> float:
+        """One number of the metrics page; ``name`` with its labels, as it stands there."""
+        for line in self.zapd.call("GET", "/metrics").text.splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.rpartition(" ")[2])
+        raise AssertionError(f"there is no metric {name}")
+
+    def is_well(self) -> None:
+        """It lives, decides, and has no traceback in its log."""
+        assert self.zapd.process is not None
+        assert self.zapd.process.poll() is None
+        with self.stranger() as asking:
+            assert asking.ask(self.valid(b"well?"))[1:4] == [b"1.0", b"well?", b"200"]
+        logged = self.zapd.logged()
+        assert "Traceback" not in logged, logged
+        assert "bug" not in logged, logged
+        assert self.metric("zapd_internal_errors_total") == 0
+
+
+def status_of(reply: Message) -> bytes:
+    """The status of a reply whose envelope is a bare delimiter."""
+    return reply[3]
