@@ -368,3 +368,55 @@ asyncio.run(main())
     )
     assert run.stdout.strip() == b"1", run.stderr
     assert_chain(tmp_path, {f"{99:032x}"})
+
+
+async def test_power_cut_at_every_octet_of_a_group(tmp_path: Path) -> None:
+    """Wherever a write was cut, what was synced before is there, the whole lines after it too, and the next run
+    goes on in the same instance with a chain that verifies."""
+    source = tmp_path / "source"
+    journal = await Journal.open(source)
+    synced = []
+    for group in range(4):
+        for number in range(3):
+            journal.append(decision(group * 3 + number))
+        await journal.durable()
+        synced.append((segments_of(source)[0].stat().st_size, journal.durable_sequence))
+    await journal.close()
+    (
+        source / journal.instance / "checkpoints.jsonl"
+    ).unlink()  # of the orderly end, which a power cut does not see
+    whole = segments_of(source)[0].read_bytes()
+    ends = [at + 1 for at, octet in enumerate(whole) if octet == 10]
+    cuts = {*ends, *(end + step for end in ends[:-1] for step in (1, 2, 200)), *(end - 1 for end in ends)}
+    for cut in sorted(cut for cut in cuts if cut >= ends[0]):
+        place = tmp_path / str(cut)
+        shutil.copytree(source, place)
+        os.truncate(segments_of(place)[0], cut)
+        again = await Journal.open(place)
+        assert again.instance == journal.instance
+        await again.close()
+        report = verify(place)
+        assert report.ok, list(report.lines())
+        kept = sum(1 for end in ends if end <= cut)
+        assert kept >= max((sequence for size, sequence in synced if size <= cut), default=1)
+        found = records(place)
+        assert len(found) == kept + 1
+        assert found[kept].get("detail", {}).get("cut", {}).get("octets", 0) == cut - max(
+            end for end in ends if end <= cut
+        )
+
+
+async def test_gap_survives_a_full_backlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of a gap that cannot be recorded at once, because the backlog is full, are recorded the next time."""
+    journal = await Journal.open(tmp_path)
+    journal.note_gap("orders", "10.0.0.1", count=3)
+
+    def full(event: object) -> int:
+        raise JournalUnavailable("full")
+
+    monkeypatch.setattr(journal, "append", full)
+    journal._writable_again("a cause")
+    monkeypatch.undo()
+    journal._writable_again("a cause")
+    await journal.close()
+    assert records(tmp_path)[-1]["count"] == 3

@@ -6,6 +6,7 @@ between the two, the next one must append what is missing, once; this finds out 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,11 +43,14 @@ def find_changes(directory: Path, wanted: set[int], since: float = 0.0) -> set[i
     Segments last written before ``since`` (seconds since 1970) are not read. Blocks.
     """
     missing = set(wanted)
-    segments = [path for folder in list_instances(directory) for _, path in list_segments(folder)]
-    dated = sorted(((path.stat().st_mtime, path) for path in segments), reverse=True)
-    for modified, path in dated:
+    dated: list[tuple[float, Path]] = []
+    for folder in list_instances(directory):
+        for _, path in list_segments(folder):
+            with contextlib.suppress(FileNotFoundError):  # retention is at work
+                dated.append((path.stat().st_mtime, path))
+    for modified, path in sorted(dated, reverse=True):
         if not missing or modified < since:
             break
-        with path.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             missing -= changes_in(read_lines(file), missing)
     return wanted - missing

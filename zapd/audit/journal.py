@@ -20,18 +20,18 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nacl.signing import SigningKey
 
 from zapd.audit.chain import Chain, Link
 from zapd.audit.changes import changes_in, find_changes
 from zapd.audit.checkpoint import CHECKPOINTS, Checkpointer, Head, newest_checkpoints, utc
+from zapd.audit.commit import Full, GroupCommit, Pace
 from zapd.audit.event import AuditEvent, Tag
 from zapd.audit.gaps import Counts, gap_event
 from zapd.audit.instance import Limits, Opened, open_instance
 from zapd.audit.retention import Retention
-from zapd.audit.writer import Held, Worker
 from zapd.errors import Unavailable
 
 Durability = Literal["strict", "relaxed", "off"]
@@ -39,8 +39,6 @@ Durability = Literal["strict", "relaxed", "off"]
 CHECKPOINT_RECORDS = 10_000
 CHECKPOINT_SECONDS = 60.0
 GAP_ROWS = 256
-ENOUGH = 128 * 1024
-"""Octets of an open group that need not wait for more: longer ones only leave the processor's cache."""
 
 log = logging.getLogger("zapd.audit")
 
@@ -49,19 +47,7 @@ class JournalUnavailable(Unavailable):
     """Nothing can be recorded now: what asked for it must be answered 300 (503 for an admin's change)."""
 
 
-class _Group:
-    """Lines on their way to the disk, and who waits for them."""
-
-    __slots__ = ("callbacks", "lines", "link", "since")
-
-    def __init__(self, lines: list[bytes], callbacks: list[Callable[[bool], None]], link: Link) -> None:
-        self.lines = lines
-        self.callbacks = callbacks
-        self.link = link
-        self.since = time.monotonic()
-
-
-class Journal:
+class Journal(GroupCommit):
     """One instance's record. All methods are for the event loop's thread; writing and fsync happen in a helper
     thread, a group at a time. Made by `Journal.open`."""
 
@@ -70,58 +56,27 @@ class Journal:
         directory: Path,
         *,
         durability: Durability,
-        flush_interval: float,
+        pace: Pace,
         signing_key: bytes | None,
         heads: Sequence[Head],
         limits: Limits,
         retention: Retention | None,
-        max_backlog: tuple[int, int],
-        retry_interval: float,
-        stall_timeout: float,
         clock: Callable[[], int],
     ) -> None:
+        super().__init__(pace)
         self.directory = directory
         self.durability = durability
         self.instance = ""
         """Empty until an instance could be opened."""
-        self.why = "the journal is being opened"
-        """Why nothing can be recorded, while `writable` is false."""
-        self._strict = durability == "strict"
-        self._flush_interval = flush_interval
         self._seed = signing_key
         self._heads = tuple(heads)
         self._limits = limits
-        self._max_records, self._max_octets = max_backlog
-        self._enough = min(self._max_octets, ENOUGH)
-        self._retry_interval = retry_interval
-        self._stall_timeout = stall_timeout
-        self._clock = clock
-        self._loop = asyncio.get_running_loop()
-
-        self._accepting = False
-        self._chain: Chain | None = None
-        self._lines: list[bytes] = []
-        self._octets = 0
-        self._callbacks: list[Callable[[bool], None]] = []
-        self._scheduled = False
-        self._inflight: _Group | None = None
-        self._timer: asyncio.Handle | None = None
-
-        self._held: Held | None = None
-        self._durable = Link(0, b"")
-        self._retained: list[bytes] = []
-        self._trying = False
-        self._retry_at = 0.0
-        self._unwritable_since = self._now()
-        self._gap = Counts(GAP_ROWS)
-        self._closed = False
-        self._ready: asyncio.Future[None] | None = None
-        self._waiting_close: asyncio.Future[None] | None = None
-
         self._retention = retention
+        self._clock = clock
+        self._unwritable_since = utc(clock() / 1e9)
+        self._gap = Counts(GAP_ROWS)
         self._checkpointed = 0
         self._checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
-        self._worker = Worker(self._loop)
         self._checkpointer = Checkpointer(
             seed=signing_key,
             heads=heads,
@@ -129,7 +84,6 @@ class Journal:
             after=self._retain if retention is not None else None,
         )
         self._checkpointer.start()
-        self._ticker = self._loop.call_later(min(0.5, retry_interval), self._tick)
 
     @classmethod
     async def open(
@@ -158,14 +112,11 @@ class Journal:
         journal = kind(
             directory,
             durability=durability,
-            flush_interval=flush_interval,
+            pace=Pace(durability == "strict", flush_interval, *max_backlog, retry_interval, stall_timeout),
             signing_key=signing_key,
             heads=heads,
             limits=limits or Limits(),
             retention=retention,
-            max_backlog=max_backlog,
-            retry_interval=retry_interval,
-            stall_timeout=stall_timeout,
             clock=clock,
         )
         await journal._begin()
@@ -181,7 +132,10 @@ class Journal:
         if not self._accepting:
             raise JournalUnavailable(self.why)
         if self._octets >= self._enough:
-            self._make_room()
+            try:
+                self._make_room()
+            except Full:
+                raise JournalUnavailable("the journal's backlog is at its bound: the disk is too slow") from None
         chain = self._chain
         line = chain.line(event)  # type: ignore[union-attr]  # there is one while we accept
         self._lines.append(line)
@@ -189,19 +143,6 @@ class Journal:
         if not self._scheduled:
             self._schedule()
         return chain.sequence  # type: ignore[union-attr]
-
-    def when_durable(self, callback: Callable[[bool], None]) -> None:
-        """Call ``callback(True)`` on the loop once everything appended so far is as durable as the setting asks
-        (``strict``: fsynced; ``relaxed`` and ``off``: at once, before this returns), ``callback(False)`` when
-        that failed."""
-        if not self._strict or not self._accepting:
-            callback(self._accepting)
-        elif self._lines:
-            self._callbacks.append(callback)
-        elif self._inflight is not None:
-            self._inflight.callbacks.append(callback)
-        else:
-            callback(True)
 
     async def durable(self) -> None:
         """Await `when_durable`; raises `JournalUnavailable` when it failed."""
@@ -258,139 +199,7 @@ class Journal:
             found |= await asyncio.to_thread(find_changes, self.directory, wanted - found, since)
         return found
 
-    # --- groups --------------------------------------------------------------------------------------------
-
-    def _schedule(self) -> None:
-        """Make sure that the open group is dispatched; called by the first line that finds nothing under way."""
-        self._scheduled = True
-        if self._inflight is None:
-            if self._strict:
-                # Not at once: whatever else this turn of the loop decides shares the sync.
-                self._timer = self._loop.call_soon(self._dispatch)
-            else:
-                self._timer = self._loop.call_later(self._flush_interval, self._dispatch)
-
-    def _dispatch(self) -> None:
-        self._timer = None
-        if self._inflight is not None or self._held is None or self._chain is None or self._trying:
-            return
-        group = _Group(self._lines, self._callbacks, self._chain.link)
-        self._lines, self._callbacks, self._octets = [], [], 0
-        self._inflight = group
-        self._scheduled = True
-        self._worker.submit(self._held.write, group.lines, done=self._written)
-
-    def _written(self, _: Any, error: BaseException | None) -> None:
-        group = self._inflight
-        if group is None:  # cannot be: one group at a time
-            return
-        self._inflight = None
-        if error is not None:
-            self._retained = group.lines + self._lines
-            self._lines, self._octets = [], 0
-            self._callbacks, waiting = [], group.callbacks + self._callbacks
-            self._scheduled = False
-            if self._timer is not None:
-                self._timer.cancel()
-            self._refuse(error, waiting)
-            self._retry_at = time.monotonic() + self._retry_interval
-            self._finish_close()
-            return
-        self._durable = group.link
-        self._scheduled = False
-        if self._lines:
-            self._scheduled = True
-            if self._strict or self._closed:
-                self._dispatch()
-            else:
-                self._timer = self._loop.call_later(self._flush_interval, self._dispatch)
-        _tell(group.callbacks, True)
-        if not self._accepting and not self._closed:  # it had been given up as stuck
-            self._resume()
-        if self._durable.sequence - self._checkpointed >= CHECKPOINT_RECORDS:
-            self._checkpoint()
-        self._finish_close()
-
-    def _make_room(self) -> None:
-        """The open group is long: send it if the thread is free, refuse at the bound of the backlog."""
-        if self._inflight is None:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._dispatch()
-        elif self._octets >= self._max_octets or len(self._lines) >= self._max_records:
-            raise JournalUnavailable(
-                "the journal's backlog is at its bound: the disk is too slow for what is asked"
-            )
-
-    # --- trouble and its end -------------------------------------------------------------------------------
-
-    def _refuse(self, error: BaseException, waiting: list[Callable[[bool], None]]) -> None:
-        if self._accepting:
-            self._unwritable_since = self._now()
-            log.error("the journal cannot be written, decisions become 300 until it can: %s", error)
-        self._accepting = False
-        self.why = f"the journal cannot be written: {error}"
-        if not isinstance(error, OSError):
-            log.error("a mistake of ours in the journal", exc_info=error)
-        _tell(waiting, False)
-
-    def _resume(self) -> None:
-        """Writable again: say what was answered meanwhile."""
-        self._accepting = True
-        cause, self.why = self.why, ""
-        log.warning("the journal can be written again")
-        self._note_gap_given(cause)
-
-    def _note_gap_given(self, cause: str) -> None:
-        if self._gap:
-            self.append(gap_event(self._gap.take(), since=self._unwritable_since, cause=cause))
-
-    def _tick(self) -> None:
-        """Twice a second: stuck disks, retries, a file that vanished while nothing was written, checkpoints."""
-        self._ticker = self._loop.call_later(min(0.5, self._retry_interval), self._tick)
-        now = time.monotonic()
-        group = self._inflight
-        if self._accepting and group is not None and now - group.since > self._stall_timeout:
-            waiting = group.callbacks + self._callbacks
-            group.callbacks, self._callbacks = [], []
-            self._refuse(TimeoutError(f"the disk has not answered for {self._stall_timeout:g} seconds"), waiting)
-        if not self._accepting and group is None and not self._trying and now >= self._retry_at:
-            self._try_again()
-        elif self._accepting and not self._scheduled:
-            self._dispatch()  # an empty group: is the file still ours?
-        if now >= self._checkpoint_at:
-            self._checkpoint()
-
-    def _try_again(self) -> None:
-        self._trying = True
-        if self._held is None:
-            self._worker.submit(self._open_instance, done=self._opened)
-        else:
-            self._worker.submit(self._held.recover, self._retained, done=self._recovered)
-
-    def _recovered(self, _: Any, error: BaseException | None) -> None:
-        self._trying = False
-        if error is not None:
-            self._refuse(error, [])
-            self._retry_at = time.monotonic() + self._retry_interval
-        elif self._chain is not None:
-            self._retained = []
-            self._durable = self._chain.link
-            if not self._closed:
-                self._resume()
-        self._finish_close()
-
-    # --- beginning and end ---------------------------------------------------------------------------------
-
-    async def _begin(self) -> None:
-        self._ready = self._loop.create_future()
-        self._try_again()
-        # A disk that hangs is left to itself after a while; the thread's answer is taken whenever it comes.
-        await asyncio.wait((self._ready,), timeout=self._stall_timeout)
-
-    def _set_ready(self, _: bool) -> None:
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_result(None)
+    # --- beginning, trouble, end ---------------------------------------------------------------------------
 
     def _open_instance(self) -> Opened:
         """In the thread."""
@@ -404,29 +213,38 @@ class Journal:
 
         return open_instance(self.directory, limits=self._limits, remembered=remembered)
 
-    def _opened(self, opened: Opened | None, error: BaseException | None) -> None:
-        self._trying = False
-        if opened is None:
-            self._refuse(error or OSError("unknown"), [])
-            self._retry_at = time.monotonic() + self._retry_interval
-            self._set_ready(False)
-            self._finish_close()
-            return
-        self._held = Held(opened)
+    def _instance_opened(self, opened: Opened) -> None:
         self._chain = Chain(opened.instance, opened.link, self._clock)
         self.instance = opened.instance
-        self._durable = opened.link
         self._checkpointed = opened.link.sequence
-        if self._closed:
-            self._finish_close()
-            return
         self._accepting = True
         cause, self.why = self.why, ""
         tag = Tag.JOURNAL_RESUME if opened.resumed else Tag.JOURNAL_BEGIN
         self.append(AuditEvent(event=tag, detail=opened.detail or None))
-        self._note_gap_given(cause)
+        self._writable_again(cause)
         self._callbacks.append(self._set_ready)
         self._dispatch()
+
+    def _refusing(self, error: BaseException) -> None:
+        self._unwritable_since = utc(self._clock() / 1e9)
+
+    def _writable_again(self, cause: str) -> None:
+        if not self._gap:
+            return
+        rows = self._gap.take()
+        try:
+            self.append(gap_event(rows, since=self._unwritable_since, cause=cause))
+        except JournalUnavailable:  # the backlog is full already: next time
+            for (domain, source, reason), count in rows.items():
+                self._gap.add(domain, source, reason, count)
+
+    def _group_written(self, now: float | None) -> None:
+        if now is None:
+            due = self._durable.sequence - self._checkpointed >= CHECKPOINT_RECORDS
+        else:
+            due = now >= self._checkpoint_at
+        if due:
+            self._checkpoint()
 
     def _checkpoint(self) -> None:
         self._checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
@@ -444,46 +262,20 @@ class Journal:
     def _retired(self, names: list[str]) -> None:
         if self._accepting:
             detail: dict[str, object] = {"segments": names[:100], "count": len(names)}
-            self.append(AuditEvent(event=Tag.JOURNAL_RETIRE, detail=detail))
+            with contextlib.suppress(JournalUnavailable):  # the stub tells it too
+                self.append(AuditEvent(event=Tag.JOURNAL_RETIRE, detail=detail))
 
     async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a bound on work that goes on in threads
-        """Write what is waiting, sign a last checkpoint, let go of the instance. At most ``timeout`` seconds."""
+        """Write what is waiting, sign a last checkpoint, let go of the instance. At most ``timeout`` seconds for
+        each."""
         if self._closed:
             return
-        self._ticker.cancel()
-        self._closed = True
-        self._accepting = False
-        self.why = "the journal is closed"
-        self._waiting_close = self._loop.create_future()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._inflight is None and self._lines:
-            self._dispatch()
-        elif self._retained and not self._trying:
-            self._try_again()
-        self._finish_close()
-        try:
-            await asyncio.wait_for(self._waiting_close, timeout)
-        except TimeoutError:
-            log.error("the journal could not be finished within %g seconds", timeout)
-        _tell(self._callbacks, False)
+        await self._finish(timeout)
         if self._gap:
             log.error("%d answers of 300 were given and could not be recorded", self._gap.total)
         self._checkpoint()
         await asyncio.to_thread(self._checkpointer.close, timeout)
-        if self._held is not None and self._inflight is None and not self._trying:
-            released: asyncio.Future[None] = self._loop.create_future()
-            self._worker.submit(self._held.release, done=lambda *_: released.set_result(None))
-            await released
-        self._worker.stop()
-
-    def _finish_close(self) -> None:
-        waiting = self._waiting_close
-        if waiting is not None and not waiting.done() and self._inflight is None and not self._trying:
-            waiting.set_result(None)
-
-    def _now(self) -> str:
-        return utc(self._clock() / 1e9)
+        await self._release()
 
 
 class _Silent(Journal):
@@ -513,11 +305,3 @@ class _Silent(Journal):
         self._ticker.cancel()
         self._accepting = True
         self.why = ""
-
-
-def _tell(callbacks: list[Callable[[bool], None]], good: bool) -> None:
-    for callback in callbacks:
-        try:
-            callback(good)
-        except Exception:  # one listener's mistake must not keep the others waiting
-            log.exception("a mistake of ours after a record was written")
