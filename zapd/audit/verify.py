@@ -50,7 +50,7 @@ def verify(directory: Path, public_key: bytes | None = None, heads: Sequence[Pat
 
     ``public_key`` is the 32 octets of the journal's Ed25519 key: only checkpoints and stubs that it signed count.
     ``heads`` are files that the journal's ``[audit] head`` went to: its own file, or what syslog kept. Blocks, for
-    about four seconds a million records. Raises `OSError` only when ``directory`` itself cannot be read.
+    about six seconds a million records. Raises `OSError` only when ``directory`` itself cannot be read.
     """
     outside = _Outside({path: path.stat().st_size for path in heads if path.exists()})
     folders = list_instances(directory)
