@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final, NamedTuple, Self
+from typing import ClassVar, Final, Self
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,7 +25,6 @@ from zapd.store.feed import Change
 from zapd.store.keys import KeyState
 from zapd.store.snapshot import (
     NEVER,
-    KeyFacts,
     UserFacts,
     load_keys,
     load_some_keys,
@@ -34,24 +33,11 @@ from zapd.store.snapshot import (
 )
 from zapd.store.users import UserState
 
-REMEMBERED: Final = 131_072
-"""Keys whose verdict is kept ready. Beyond it all are forgotten and made anew as they are asked for: a few
-microseconds each, and no list of who was asked last to keep in order."""
-
 CLOCK_TOLERANCE: Final = 60.0
 """Seconds that the wall clock may go back before an expiry it had passed is in doubt (limits.md R22)."""
 
 RELOAD_FROM: Final = 1_000
 """Changes at once from which reading everything again may be cheaper than row by row."""
-
-
-class _Known(NamedTuple):
-    """One key or user, ready to answer. ``verdict`` holds inside the grant and between the times."""
-
-    verdict: Verdict
-    grant: Grant
-    not_before: float
-    expires: float
 
 
 class SqlBackend:
@@ -76,7 +62,6 @@ class SqlBackend:
         self._latest = 0.0
         self._keys: dict[bytes, bytes] | None = None
         self._users: dict[str, UserFacts] = {}
-        self._ready: dict[bytes, _Known] = {}
         self._lock = asyncio.Lock()
         """One reader of the database at a time, so that nothing older is put over something newer."""
         self._subscribed = False
@@ -122,18 +107,21 @@ class SqlBackend:
 
     def recall(self, question: Question) -> Verdict:
         """Every CURVE answer is known by heart (`zapd.auth.backend.AnswersFromMemory`)."""
-        known = self._ready.get(question.key)
-        if known is None:
-            if self._keys is None:
-                return _NOT_LOADED
-            record = self._keys.get(question.key)
-            if record is None:
-                return UNKNOWN
-            known = _of_key(unpack(record))
-            if len(self._ready) >= REMEMBERED:
-                self._ready.clear()
-            self._ready[question.key] = known
-        return self._judge(known, question.domain)
+        keys = self._keys
+        if keys is None:
+            return _NOT_LOADED
+        record = keys.get(question.key)
+        if record is None:
+            return UNKNOWN
+        user, not_before, expires, attributes, state, grant, groups = unpack(record)
+        principal = Principal(user, groups, attributes)
+        if state is _ACTIVE:
+            verdict = Verdict(Outcome.ACCEPT, principal, "granted")
+        elif state is _PENDING:
+            verdict, not_before = Verdict(Outcome.NOT_YET, principal, "pending"), 0.0
+        else:
+            verdict, not_before, expires = Verdict(Outcome.LOCKED, principal, "revoked"), 0.0, NEVER
+        return self._judge(verdict, grant, not_before, expires, question.domain)
 
     async def _check_user(self, question: Question) -> Verdict:
         if self._keys is None:
@@ -152,14 +140,19 @@ class SqlBackend:
             return _CHANGED  # what was verified is no longer what is known: ask again
         if user is None:
             return UNKNOWN
-        known = _of_user(user)
+        principal = Principal(user.name, user.groups, user.attributes)
         if not fits:
-            return Verdict(Outcome.REJECT, known.verdict.principal, "wrong_password")
-        return self._judge(known, question.domain)
+            return Verdict(Outcome.REJECT, principal, "wrong_password")
+        if user.state is UserState.DISABLED:
+            return self._judge(
+                Verdict(Outcome.LOCKED, principal, "disabled"), user.grant, 0.0, NEVER, question.domain
+            )
+        # An expiry is no change that the feed tells: whoever remembers this verdict must know its end.
+        accept = Verdict(Outcome.ACCEPT, principal, "granted", until=user.expires)
+        return self._judge(accept, user.grant, 0.0, user.expires, question.domain)
 
-    def _judge(self, known: _Known, domain: str) -> Verdict:
-        """The verdict in this domain, at this moment."""
-        verdict, grant, not_before, expires = known
+    def _judge(self, verdict: Verdict, grant: Grant, not_before: float, expires: float, domain: str) -> Verdict:
+        """``verdict`` if it holds in this domain and at this moment, else what holds instead."""
         if not grant.covers(domain):
             # Before all else: what is known of a key in one domain is nobody's business in another.
             return Verdict(Outcome.REJECT, verdict.principal, "not_in_domain")
@@ -180,7 +173,6 @@ class SqlBackend:
         self._keys, users = await self._ask_both()
         self._users = {}
         self._take_users(users)
-        self._ready.clear()
         self._context.forget()
 
     async def _follow(self, changes: Sequence[Change]) -> None:
@@ -202,8 +194,6 @@ class SqlBackend:
                 await self._load()
                 return
             self._keys.update(found)
-            for key in found:
-                self._ready.pop(key, None)
             for name in names - users.keys():
                 self._users.pop(name, None)
             self._take_users(users)
@@ -243,28 +233,12 @@ class SqlBackend:
             raise _away(trouble) from trouble
 
 
+_ACTIVE: Final = KeyState.ACTIVE
+_PENDING: Final = KeyState.PENDING
 _NOT_LOADED: Final = Verdict(Outcome.UNAVAILABLE, reason="registry_not_read")
 _POOL_FULL: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_pool_full")
 _UNUSABLE: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_unusable")
 _CHANGED: Final = Verdict(Outcome.UNAVAILABLE, reason="changed_meanwhile")
-
-
-def _of_key(facts: KeyFacts) -> _Known:
-    principal = Principal(facts.user, facts.groups, facts.attributes)
-    if facts.state is KeyState.REVOKED:
-        return _Known(Verdict(Outcome.LOCKED, principal, "revoked"), facts.grant, 0.0, NEVER)
-    if facts.state is KeyState.PENDING:
-        return _Known(Verdict(Outcome.NOT_YET, principal, "pending"), facts.grant, 0.0, facts.expires)
-    return _Known(Verdict(Outcome.ACCEPT, principal, "granted"), facts.grant, facts.not_before, facts.expires)
-
-
-def _of_user(facts: UserFacts) -> _Known:
-    principal = Principal(facts.name, facts.groups, facts.attributes)
-    if facts.state is UserState.DISABLED:
-        return _Known(Verdict(Outcome.LOCKED, principal, "disabled"), facts.grant, 0.0, NEVER)
-    # An expiry is no change that the feed tells: whoever remembers this verdict must know its end.
-    accept = Verdict(Outcome.ACCEPT, principal, "granted", until=facts.expires)
-    return _Known(accept, facts.grant, 0.0, facts.expires)
 
 
 def _away(trouble: SQLAlchemyError) -> Unavailable:

@@ -90,6 +90,7 @@ class Service:
             self.authority.decide,
             recorder,
             self._metrics,
+            recall=self.authority.recall,
             in_flight=config.limits.max_in_flight_per_agent,
             in_flight_total=config.limits.max_in_flight,
         )

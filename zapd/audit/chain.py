@@ -128,9 +128,11 @@ class Chain:
         except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
             members = _tame(event)
         self.sequence = sequence = self.sequence + 1
-        body = b"%b%06d%b%d,%b" % (self._before, within // 1000, self._middle, sequence, members[1:-1])
+        microseconds = str(1_000_000 + within // 1000).encode()[1:]  # six digits, quicker than by %06d
+        parts = (self._before, microseconds, self._middle, str(sequence).encode(), b",", members[1:-1])
+        body = b"".join(parts)
         self.digest = digest = _sha256(self.digest + body).digest()
-        return b'%b,"hash":"%b"}\n' % (body, hexlify(digest))
+        return b"".join((body, b',"hash":"', hexlify(digest), b'"}\n'))
 
     @property
     def link(self) -> Link:

@@ -111,7 +111,7 @@ class BackendHandle:
         self.check: _Check = self._unavailable
         """Asks the backend, or says UNAVAILABLE while it does not run."""
         self.recall: _Recall = _nothing
-        """What the backend knows by heart; nothing while it does not run (`zapd.auth.backend.AnswersFromMemory`)."""
+        """What the backend knows by heart, while it runs (`zapd.auth.backend.AnswersFromMemory`)."""
         self.asked = 0
         self.seconds = 0.0
         self.unavailable = 0

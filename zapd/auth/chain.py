@@ -105,7 +105,7 @@ class Chain:
         elapsed = perf_counter() - started
         handle.asked += 1
         handle.seconds += elapsed
-        return Answer(verdict, (TrailStep(step.name, "accept", elapsed * 1000.0),))
+        return Answer(verdict, (TrailStep(step.name, "accept", int(elapsed * 1e6) / 1e3),))
 
     async def ask(self, question: Question) -> Answer:
         """Ask one backend after the other. Never raises for what a backend does; suspends only if one does."""

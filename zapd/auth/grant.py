@@ -21,42 +21,30 @@ from zapd.zmtp.metadata import encode_properties
 GROUPS: Final = "X-Zapd-Groups"
 KEY: Final = "X-Zapd-Key"
 
-MEMO: Final = 16_384
-"""Keys whose reply is remembered: some 10 MB at most, whatever the registry holds."""
 _SHAPES: Final = 1024
 """Distinct sets of groups and attributes whose encoding is remembered: many keys share few."""
 
 _FINGERPRINT_LENGTH: Final = len(fingerprint(bytes(32)))
 _KEY_HEAD: Final = encode_properties([(KEY, bytes(_FINGERPRINT_LENGTH))])[:-_FINGERPRINT_LENGTH]
+_GRANTED: Final = Status.GRANTED
 _NO_KEY: Final = encode_properties([(KEY, b"")])
 
 
 class Grants:
-    """Makes replies of 200, and remembers the recent ones."""
+    """Makes replies of 200. Remembers how groups and attributes encode, not who was let in: with a registry of a
+    million keys the same one is rarely asked twice in a row, and fetching a memory costs as much as making it."""
 
-    def __init__(self, bound: int = MEMO) -> None:
-        self._by_key: Memo[bytes, tuple[Principal, str, ZapReply]] = Memo(bound)
+    def __init__(self) -> None:
         self._shapes: Memo[tuple[object, object], bytes] = Memo(_SHAPES)
 
-    def for_key(self, principal: Principal, key: bytes) -> tuple[Principal, str, ZapReply]:
-        """(principal, the key's fingerprint, the reply). Raises `InvalidInput` for a principal that breaks a rule.
-
-        Remembered for as long as the backend gives the very same principal.
-        """
-        known = self._by_key.get(key)
-        if known is not None and known[0] is principal:
-            return known
-        mark = fingerprint(key)
-        return self._by_key.put(key, (principal, mark, self._reply(principal, _KEY_HEAD + mark.encode("ascii"))))
+    def for_key(self, principal: Principal, mark: str) -> ZapReply:
+        """The reply for a principal that came with the key of this fingerprint. Raises `InvalidInput` for a
+        principal that breaks a rule."""
+        return self._reply(principal, _KEY_HEAD + mark.encode("ascii"))
 
     def without_key(self, principal: Principal) -> ZapReply:
         """The reply for a principal that came with no key. Raises `InvalidInput` as `for_key` does."""
         return self._reply(principal, _NO_KEY)
-
-    def fingerprint(self, key: bytes) -> str:
-        """A key's fingerprint, from memory if it was let in lately."""
-        known = self._by_key.get(key)
-        return known[1] if known is not None else fingerprint(key)
 
     def _reply(self, principal: Principal, key_property: bytes) -> ZapReply:
         shape = (principal.groups, principal.attributes)
@@ -64,7 +52,7 @@ class Grants:
         metadata = properties + key_property
         if len(metadata) > MAX_METADATA:
             raise InvalidInput(f"groups and attributes take more than {MAX_METADATA} octets of a reply")
-        return ZapReply(Status.GRANTED, check_name(principal.name).encode("utf-8"), metadata)
+        return ZapReply(_GRANTED, check_name(principal.name).encode("utf-8"), metadata)
 
 
 def null_reply(user: str) -> ZapReply:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from zapd.auth.catalog import BackendHandle
 from zapd.auth.chain import Chain, Step
@@ -22,6 +22,8 @@ from zapd.store.domains import Grant
 from zapd.zap import Asker, ZapRequest
 
 LANES: Final = 4096
+PLACES: Final = 16_384
+"""Addresses that are known to be allowed."""
 
 NOBODY: Final = Rule(pattern="", mechanisms=frozenset())
 """Stands where no rule speaks: its times are the defaults."""
@@ -48,6 +50,15 @@ class Lane:
     """What NULL is answered once the address is allowed."""
 
 
+class Place(NamedTuple):
+    """A lane that is open to an address."""
+
+    lane: Lane | None
+    """None: the whole road must be walked."""
+    address: str
+    """Normalised."""
+
+
 class Lanes:
     """Finds the lane for a question, under one policy and its backends."""
 
@@ -63,11 +74,24 @@ class Lanes:
         self._lanes: Memo[tuple[Asker | None, str, str], Lane] = Memo(LANES)
         self._chains: dict[tuple[Plan, str], Chain] = {}
         self._grants: Memo[Asker, Grant] = Memo(LANES)
+        self._places: Memo[tuple[Asker | None, str, str], Place] = Memo(PLACES)
 
     def get(self, request: ZapRequest) -> Lane:
         """The lane for a question."""
         key = (request.asker, request.domain, request.mechanism)
         return self._lanes.get(key) or self._lanes.put(key, self.find(*key))
+
+    def place(self, asker: Asker | None, domain: str, address: str) -> Place:
+        """Where a CURVE question from there stands: everything decided but the key."""
+        key = (asker, domain, address)
+        return self._places.get(key) or self._places.put(key, self._find_place(*key))
+
+    def _find_place(self, asker: Asker | None, domain: str, address: str) -> Place:
+        lane = self.find(asker, domain, "CURVE")
+        if lane.refusal:
+            return NOWHERE
+        normalised, barred = lane.check_address(address)
+        return NOWHERE if barred else Place(lane, normalised)
 
     def find(self, asker: Asker | None, domain: str, mechanism: str) -> Lane:
         """The same, worked out anew and not remembered."""
@@ -129,6 +153,7 @@ class Lanes:
 
 
 _NO_CHAIN: Final = Chain(NOBODY, ())
+NOWHERE: Final = Place(None, "")
 
 
 def _nowhere(text: str) -> tuple[str, str]:

@@ -59,10 +59,11 @@ class EndpointPeer:
 
 
 class Endpoint:
-    """Answers questions with ``decide``, through ``recorder``.
+    """Answers questions with ``recall``, else ``decide``, through ``recorder``.
 
-    ``decide`` must always return a `Decision`; what it raises all the same becomes 300. ``in_flight`` bounds the
-    slow questions of one peer, ``in_flight_total`` those of all: beyond them the answer is 300, at once.
+    ``recall`` gives what memory alone can grant, or None. ``decide`` must always return a `Decision`; what it
+    raises all the same becomes 300. ``in_flight`` bounds the slow questions of one peer, ``in_flight_total``
+    those of all: beyond them the answer is 300, at once.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class Endpoint:
         recorder: Recorder,
         metrics: DecisionMetrics,
         *,
+        recall: Callable[[ZapRequest], Decision | None] = lambda _request: None,
         in_flight: int = 1024,
         in_flight_total: int = 8192,
     ) -> None:
         self._decide = decide
+        self._recall = recall
         self._recorder = recorder
         self._metrics = metrics
         self._in_flight = in_flight
@@ -88,7 +91,7 @@ class Endpoint:
         started = perf_counter()
         asking: EndpointPeer = peer.context
         asker = asking.asker
-        record = self._recorder.record
+        record, recall, count = self._recorder.record, self._recall, self._metrics.count
         answers: list[Answer] = []
         for parts in messages:
             split = split_envelope(parts)
@@ -103,20 +106,19 @@ class Endpoint:
                 if fault.request_id is not None:
                     answers.append(_answer_malformed(envelope, fault, asker))
                 continue
-            if self.draining:
-                decision = DRAINING
-            else:
+            decision = DRAINING if self.draining else recall(request)
+            if decision is None:
                 step = self._first_step(request)
-                if isinstance(step, Suspended):
-                    if self._admit(asking):
-                        self._go_on(peer, asking, envelope, request, step, started)
-                        continue
+                if not isinstance(step, Suspended):
+                    decision = step
+                elif self._admit(asking):
+                    self._go_on(peer, asking, envelope, request, step, started)
+                    continue
+                else:
                     step.close()
                     decision = OVERLOAD
-                else:
-                    decision = step
             reply = record(request, decision)
-            self._metrics.count(request, reply.status, decision)
+            count(request, int(reply.status), decision)
             answers.append((envelope, request, reply))
         if answers:
             self._release(peer, answers, started)
@@ -167,7 +169,7 @@ class Endpoint:
             finally:
                 asking.in_flight -= 1
             reply = self._recorder.record(request, decision)
-            self._metrics.count(request, reply.status, decision)
+            self._metrics.count(request, int(reply.status), decision)
             self._release(peer, [(envelope, request, reply)], started)
 
         asking.in_flight += 1

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from zapd.auth.decision import Decision
-from zapd.zap import Status, ZapRequest
+from zapd.zap import ZapRequest
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the latency histogram, seconds."""
@@ -39,21 +39,22 @@ class DecisionMetrics:
         self.seconds: float = 0.0
         self._domains: set[str] = set()
 
-    def count(self, request: ZapRequest, status: Status, decision: Decision) -> None:
+    def count(self, request: ZapRequest, status: int, decision: Decision) -> None:
         """One answer. ``status`` differs from the decision's where it could not be recorded."""
-        key = (request.domain, request.mechanism, status.value, decision.reason)
-        decisions = self.decisions
-        if key in decisions:
-            decisions[key] += 1
-            return
-        domain = request.domain
+        key = (request.domain, request.mechanism, status, decision.reason)
+        try:
+            self.decisions[key] += 1
+        except KeyError:
+            self._count_new(*key)
+
+    def _count_new(self, domain: str, mechanism: str, status: int, reason: str) -> None:
         if domain not in self._domains:
             if len(self._domains) < MAX_DOMAINS:
                 self._domains.add(domain)
             else:
                 domain = OTHER
-        key = (domain, request.mechanism, status.value, decision.reason)
-        decisions[key] = decisions.get(key, 0) + 1
+        key = (domain, mechanism, status, reason)
+        self.decisions[key] = self.decisions.get(key, 0) + 1
 
     def observe(self, seconds: float, answers: int) -> None:
         """How long ``answers`` that left together took, from arrival to hand-over to the transport."""

@@ -7,7 +7,8 @@ was typed, since it may have been the secret half. Who owns a key is not known h
 from __future__ import annotations
 
 import base64
-import hashlib
+from binascii import b2a_base64
+from hashlib import sha256
 from typing import Final
 
 from zapd.errors import InvalidInput
@@ -27,13 +28,13 @@ _BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 
 def fingerprint(public_key: bytes) -> str:
     """``SHA256:`` and unpadded base64 of the SHA-256 of the 32 octets, as OpenSSH writes it (contract)."""
-    digest = hashlib.sha256(public_key).digest()
-    return "SHA256:" + base64.b64encode(digest).rstrip(b"=").decode("ascii")
+    # binascii and not base64: this stands on the road of every CURVE question.
+    return "SHA256:" + b2a_base64(sha256(public_key).digest(), newline=False)[:-1].decode("ascii")
 
 
 def fingerprint_id(public_key: bytes) -> str:
     """The 43 characters of URL-safe base64 alone: what URL paths and the database use."""
-    return base64.urlsafe_b64encode(hashlib.sha256(public_key).digest()).rstrip(b"=").decode("ascii")
+    return base64.urlsafe_b64encode(sha256(public_key).digest()).rstrip(b"=").decode("ascii")
 
 
 def decode_public_key(text: str) -> bytes:
