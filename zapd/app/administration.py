@@ -15,7 +15,7 @@ import uvicorn
 from zapd.admin.api.app import create_app
 from zapd.admin.api.context import AdminContext, Endpoint, Readiness
 from zapd.admin.services.agents import AgentService
-from zapd.admin.services.audit import AuditFilter, AuditRecord, AuditService
+from zapd.admin.services.audit import AuditService, Search
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService, Explanation, Step, Supposed
 from zapd.admin.services.keys import KeyService
@@ -29,11 +29,6 @@ from zapd.zap import ZapRequest
 
 log = structlog.get_logger(__name__)
 
-Search = Callable[[AuditFilter, int, "str | None"], "tuple[Sequence[AuditRecord], str | None]"]
-
-_MAY_HEAL = frozenset({"not_yet", "unavailable"})
-_TRY_AGAIN = frozenset({"policy_stale", "no_backend", "pending_approval", "bad_principal"})
-
 
 def admin_context(
     *,
@@ -43,7 +38,7 @@ def admin_context(
     domains: Callable[[], Sequence[DomainInfo]],
     backends: Callable[[], Sequence[BackendInfo]],
     endpoints: Callable[[], Sequence[Endpoint]],
-    search: Callable[..., object],
+    search: Search,
     ready: Callable[[], Readiness],
     metrics: Callable[[], tuple[bytes, str]],
 ) -> AdminContext:
@@ -60,7 +55,7 @@ def admin_context(
         users=UserService(road, domains=patterns, hasher=hash_pool),
         agents=AgentService(road, domains=patterns, server_keys=server_keys),
         tokens=TokenService(road),
-        audit=AuditService(search),  # type: ignore[arg-type]
+        audit=AuditService(search),
         explain=ExplainService(lambda supposed: explain(authority, supposed)),
         domains=DomainService(domains),
         backends=BackendService(backends, domains),
@@ -80,15 +75,10 @@ async def explain(authority: Authority, supposed: Supposed) -> Explanation:
     request = ZapRequest(b"explain", supposed.domain, supposed.address, b"", supposed.mechanism, credentials)
     steps = await authority.explain(request)
     last = steps[-1]
-    outcome = next((step.verdict for step in reversed(steps) if step.step.startswith("backend ")), "")
-    reason = last.verdict
-    if reason == "empty_password":
-        # The rules let the question through; only the password, which nobody gave, is left to judge.
-        status, reason = 300, "password_not_given"
-    elif reason == "granted":
-        status = 200
-    else:
-        status = 300 if outcome in _MAY_HEAL or reason in _TRY_AGAIN else 400
+    # The rules let the question through; only the password, which nobody gave, is left to judge.
+    status, reason = (
+        (300, "password_not_given") if last.verdict == "empty_password" else (last.status, last.verdict)
+    )
     return Explanation(
         status=status,
         reason=reason,

@@ -56,5 +56,4 @@ def gauges(service: Service, recorder: Recorder) -> Iterator[Gauge]:
         "Its own bugs; any is worth an alert.",
         {health.name: health.errors for health in handles},
     )
-    if service.sink is not None:
-        yield "zapd_audit_lag_records", "Records that SQL does not hold yet.", {"": service.sink.lag}
+    yield "zapd_audit_lag_records", "Records that SQL does not hold yet.", {"": service.sink.lag}

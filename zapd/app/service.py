@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any as SqlSink
 
 import structlog
 
@@ -25,11 +24,12 @@ from zapd.app.doors import Doors
 from zapd.app.gauges import gauges
 from zapd.app.journalling import journal_what_is_missing, open_journal
 from zapd.app.registry import Registry
-from zapd.app.searching import open_sink, searcher
+from zapd.app.searching import Searching
 from zapd.app.translate import backend_info, domain_infos
 from zapd.audit.event import AuditEvent, Tag
 from zapd.audit.gaps import Summaries
 from zapd.audit.journal import Journal, JournalUnavailable
+from zapd.audit.sinks.sql import SqlSink
 from zapd.auth.authority import Authority
 from zapd.auth.backend import BackendContext
 from zapd.auth.catalog import BackendHandle
@@ -47,6 +47,8 @@ log = structlog.get_logger(__name__)
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _CATCH_UP = 1.0
 """Seconds between two attempts to journal what a full disk kept out."""
+_LOOK = 30.0
+"""Seconds between two looks for changes that somebody made beside us, such as ``zapd token create --offline``."""
 
 
 class Service:
@@ -59,7 +61,7 @@ class Service:
         self.authority: Authority
         self.doors: Doors
         self.admin: AdminServer
-        self._sink: SqlSink | None = None
+        self._searching: Searching
         self._hash_pool: HashPool
         self._backends: Backends
         self._endpoint: Endpoint
@@ -97,7 +99,10 @@ class Service:
         self.doors = Doors(config, self.authority, self._endpoint, recorder, self.registry.agents)
         self._started.append("doors")
         await self.doors.open()
-        self._sink = await open_sink(config)
+        self._searching = Searching(config)
+        self._started.append("searching")
+        if config.audit.durability != "off":
+            await self._searching.start()
         self._road = ChangeRoad(
             self.registry.engine, recorder=ChangeRecorder(self.journal), feed=self.registry.feed
         )
@@ -137,7 +142,7 @@ class Service:
             domains=self.domains,
             backends=self.backends,
             endpoints=self.doors.endpoints,
-            search=searcher(self.config),
+            search=self._searching.search,
             ready=self.readiness,
             metrics=lambda: (page(collector), _METRICS_TYPE),
         )
@@ -159,9 +164,9 @@ class Service:
     # -- what others ask -------------------------------------------------------------------------------------
 
     @property
-    def sink(self) -> SqlSink | None:
-        """What copies the journal into SQL; None with ``durability = "off"``."""
-        return self._sink
+    def sink(self) -> SqlSink:
+        """What copies the journal into SQL."""
+        return self._searching.sink
 
     @property
     def endpoint(self) -> Endpoint:
@@ -254,8 +259,9 @@ class Service:
         self._note(Tag.SERVICE_STOP, {})
         self._summaries.flush()
         await self.journal.close()
-        if self._sink is not None:
-            await self._sink.stop()
+
+    async def _stop_searching(self) -> None:
+        await self._searching.stop()
 
     async def _stop_registry(self) -> None:
         await self.registry.aclose()
@@ -273,16 +279,16 @@ class Service:
 
     async def _journal_what_is_owed(self) -> None:
         """At start, and whenever the journal or the database has healed: no change stays unrecorded."""
-        owing = True
+        look_at = 0.0
         while True:
-            if owing or not self.journal.writable:
+            if not self.journal.writable or time.monotonic() >= look_at:
                 try:
                     missing = await journal_what_is_missing(self._road, self.journal)
-                    owing = False
+                    look_at = time.monotonic() + _LOOK
                     if missing:
                         log.warning("changes were journalled late", count=missing)
                 except (JournalUnavailable, Unavailable):
-                    owing = True
+                    look_at = 0.0
             await asyncio.sleep(_CATCH_UP)
 
 
