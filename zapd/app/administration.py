@@ -127,11 +127,13 @@ class AdminServer:
             await self._task
 
     def reload_tls(self, certificate: Path | None, key: Path | None) -> None:
-        """Use what these files hold now for new connections. Raises `ConfigurationError`."""
+        """Use what these files hold now for new connections. Raises `ConfigurationError`, and changes nothing."""
         context = self._server.config.ssl
         if context is None or certificate is None or key is None:
             return
         try:
+            # A context keeps the certificate although the key does not fit: try them on one that nobody uses.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
             context.load_cert_chain(certificate, key)
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(f"the TLS files cannot be used: {error}") from None

@@ -212,9 +212,10 @@ class Service:
             config = await asyncio.to_thread(load, self.config.path)
             policy = Policy(config.rules())
             wanted = self._backends.plan(config)
+            # The last thing that can be wrong; behind it the new comes into force whole.
+            self.admin.reload_tls(config.admin.tls_cert, config.admin.tls_key)
             gone = await self._backends.adopt(wanted, config)
             self.authority.reload(policy, wanted)
-            self.admin.reload_tls(config.admin.tls_cert, config.admin.tls_key)
         except ConfigurationError as error:
             for line in str(error).splitlines():
                 log.error("the configuration was not reloaded; the old one stays in force", mistake=line)
@@ -275,7 +276,7 @@ class Service:
         try:
             self.journal.append(AuditEvent(event=tag, detail=detail or None))
         except JournalUnavailable:
-            log.warning("the journal did not take an event of the service", event=tag.value)
+            log.warning("the journal did not take an event of the service", tag=tag.value)
 
     async def _journal_what_is_owed(self) -> None:
         """At start, and whenever the journal or the database has healed: no change stays unrecorded."""

@@ -65,7 +65,10 @@ async def _reload_until(told_to_stop: asyncio.Event, told_to_reload: asyncio.Eve
         if told_to_reload.is_set() and not told_to_stop.is_set():
             told_to_reload.clear()
             notify("RELOADING=1")
-            await service.reload()
+            try:
+                await service.reload()
+            except Exception:  # a bad edit is no reason to stop deciding, nor is a bug of ours
+                log.exception("the configuration was not reloaded, for a fault of zapd's own")
             notify("READY=1")
 
 
