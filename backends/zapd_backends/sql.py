@@ -116,7 +116,7 @@ class SqlBackend:
         user, not_before, expires, attributes, state, grant, groups = unpack(record)
         principal = Principal(user, groups, attributes)
         if state is _ACTIVE:
-            verdict = Verdict(Outcome.ACCEPT, principal, "granted")
+            verdict = Verdict(_ACCEPT, principal, "granted")
         elif state is _PENDING:
             verdict, not_before = Verdict(Outcome.NOT_YET, principal, "pending"), 0.0
         else:
@@ -233,6 +233,8 @@ class SqlBackend:
             raise _away(trouble) from trouble
 
 
+# Bound once: looking a member up costs as much as making the verdict.
+_ACCEPT: Final = Outcome.ACCEPT
 _ACTIVE: Final = KeyState.ACTIVE
 _PENDING: Final = KeyState.PENDING
 _NOT_LOADED: Final = Verdict(Outcome.UNAVAILABLE, reason="registry_not_read")

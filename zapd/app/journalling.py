@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from pathlib import Path
+
 from zapd.admin.services.changes import ChangeRoad
 from zapd.audit.checkpoint import make_head
+from zapd.audit.instance import is_instance, take_lock
 from zapd.audit.journal import Journal
 from zapd.audit.retention import Retention
 from zapd.audit.signing import load_signing_key
@@ -32,15 +37,37 @@ async def open_journal(config: Config) -> Journal:
     )
 
 
-async def journal_what_is_missing(road: ChangeRoad, journal: Journal) -> int:
+async def journal_what_is_missing(road: ChangeRoad, journal: Journal, *, alone: bool) -> int:
     """Append the changes that a crash or a full disk kept out of the journal, once; how many.
 
+    ``alone``: no other zapd uses this database, so what waits for any other journal waits for one that is gone.
     Raises `JournalUnavailable` and `zapd.errors.Unavailable`.
     """
     log = ChangeLog()
     rows = await road.read(lambda connection: log.unjournalled(connection, limit=_UNJOURNALLED))
-    if not rows:
+    others = {row.instance for row in rows} - {"", journal.instance}
+    inherited = {
+        other for other in others if alone or await asyncio.to_thread(_is_left, journal.directory, other)
+    }
+    ours = [row for row in rows if row.instance not in others or row.instance in inherited]
+    if not ours:
         return 0
-    oldest = min(row.time.timestamp() for row in rows)
-    known = await journal.recorded_changes([row.sequence for row in rows], since=oldest - 60.0)
-    return await road.journal_missing(known.__contains__)
+    oldest = min(row.time.timestamp() for row in ours)
+    known = await journal.recorded_changes([row.sequence for row in ours], since=oldest - 60.0)
+    return await road.journal_missing(known.__contains__, inherited=inherited)
+
+
+def _is_left(directory: Path, instance: str) -> bool:
+    """Whether that journal is one of this folder's that no process holds: it was given up for ours. What lies on
+    other machines is theirs."""
+    folder = directory / instance
+    if not is_instance(instance) or not folder.is_dir():
+        return False
+    try:
+        lock = take_lock(folder)
+    except OSError:
+        return False
+    if lock is None:
+        return False
+    os.close(lock)
+    return True

@@ -35,8 +35,10 @@ class Registry:
         self.agents = AgentsIndex(self.engine, self.feed)
         self.problem = "the registry is being read"
         """Why it cannot be used; empty when it can."""
+        self.alone = self.engine.dialect.name == "sqlite"
+        """No other zapd uses this database."""
         # A lone process on SQLite is the only one to make changes that matter to it; a replica is not.
-        self._max_staleness = max_staleness if self.engine.dialect.name == "postgresql" else None
+        self._max_staleness = None if self.alone else max_staleness
         self._tasks: list[asyncio.Task[None]] = []
 
     def is_current(self) -> bool:
@@ -93,7 +95,8 @@ class Registry:
             ) from trouble
         if state is SchemaState.NEWER:
             raise ConfigurationError(
-                "The database was made by a later zapd: install that one, or restore the backup of before."
+                "The database was made by a later zapd: install that one, or restore the backup of before. "
+                "`zapd db check` shows both ages."
             )
         if state is not SchemaState.CURRENT:
             raise ConfigurationError("The database has an older schema: run `zapd db upgrade`, then start again.")

@@ -284,7 +284,9 @@ class Service:
         while True:
             if not self.journal.writable or time.monotonic() >= look_at:
                 try:
-                    missing = await journal_what_is_missing(self._road, self.journal)
+                    missing = await journal_what_is_missing(
+                        self._road, self.journal, alone=self.registry.alone
+                    )
                     look_at = time.monotonic() + _LOOK
                     if missing:
                         log.warning("changes were journalled late", count=missing)

@@ -76,10 +76,12 @@ class Step:
 class Chain:
     """A domain's backends for one mechanism."""
 
-    __slots__ = ("_backend_deadline", "_deadline", "_steps", "dear")
+    __slots__ = ("_backend_deadline", "_deadline", "_steps", "dear", "first")
 
     def __init__(self, rule: Rule, steps: Sequence[Step]) -> None:
         self._steps = tuple(steps)
+        self.first = self._steps[0].handle if steps else None
+        """Whom `Authority.recall` may ask."""
         self._deadline = rule.deadline
         self._backend_deadline = rule.backend_deadline
         self.dear = False
@@ -87,25 +89,6 @@ class Chain:
 
     def __len__(self) -> int:
         return len(self._steps)
-
-    def recall(self, question: Question) -> Answer | None:
-        """The answer, if the first backend lets the peer in by heart: nearly all questions of a fleet at work.
-
-        Whatever else it says, and whatever it raises, is for `ask` to hear.
-        """
-        step = self._steps[0]
-        handle = step.handle
-        started = perf_counter()
-        try:
-            verdict = handle.recall(question)
-        except Exception:  # noqa: BLE001 - `ask` meets the same bug, and says so
-            return None
-        if verdict is None or verdict.outcome is not _ACCEPT or verdict.principal is None:
-            return None
-        elapsed = perf_counter() - started
-        handle.asked += 1
-        handle.seconds += elapsed
-        return Answer(verdict, (TrailStep(step.name, "accept", int(elapsed * 1e6) / 1e3),))
 
     async def ask(self, question: Question) -> Answer:
         """Ask one backend after the other. Never raises for what a backend does; suspends only if one does."""

@@ -26,7 +26,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     principal: str = ""
     key: str = ""
     """CURVE: the fingerprint of the key that was asked about."""
-    trail: tuple[TrailStep, ...] = ()
+    trail: tuple[tuple[str, str, float], ...] = ()
+    """See `TrailStep`."""
     asked: bool = True
     """Whether policy or a backend truly decided. False for 300s given without asking (overload, draining,
     penalty): those may be counted instead of recorded one by one."""

@@ -51,10 +51,10 @@ class Lane:
 
 
 class Place(NamedTuple):
-    """A lane that is open to an address."""
+    """Where a CURVE question stands when all but its key is decided, and allowed."""
 
-    lane: Lane | None
-    """None: the whole road must be walked."""
+    first: BackendHandle | None
+    """The backend that is asked first; None: something is in the way, walk the whole road."""
     address: str
     """Normalised."""
 
@@ -74,24 +74,27 @@ class Lanes:
         self._lanes: Memo[tuple[Asker | None, str, str], Lane] = Memo(LANES)
         self._chains: dict[tuple[Plan, str], Chain] = {}
         self._grants: Memo[Asker, Grant] = Memo(LANES)
-        self._places: Memo[tuple[Asker | None, str, str], Place] = Memo(PLACES)
+        self.places: dict[tuple[Asker | None, str, str], Place] = {}
+        """Everything about a CURVE question decided but its key, by asker, domain and address. Bounded."""
 
     def get(self, request: ZapRequest) -> Lane:
         """The lane for a question."""
         key = (request.asker, request.domain, request.mechanism)
         return self._lanes.get(key) or self._lanes.put(key, self.find(*key))
 
-    def place(self, asker: Asker | None, domain: str, address: str) -> Place:
-        """Where a CURVE question from there stands: everything decided but the key."""
-        key = (asker, domain, address)
-        return self._places.get(key) or self._places.put(key, self._find_place(*key))
+    def find_place(self, asker: Asker | None, domain: str, address: str) -> Place:
+        """Where a CURVE question from there stands; remembered in `places`."""
+        if len(self.places) >= PLACES:
+            self.places.clear()
+        place = self.places[asker, domain, address] = self._find_place(asker, domain, address)
+        return place
 
     def _find_place(self, asker: Asker | None, domain: str, address: str) -> Place:
         lane = self.find(asker, domain, "CURVE")
-        if lane.refusal:
+        if lane.refusal or lane.chain.first is None:
             return NOWHERE
         normalised, barred = lane.check_address(address)
-        return NOWHERE if barred else Place(lane, normalised)
+        return NOWHERE if barred else Place(lane.chain.first, normalised)
 
     def find(self, asker: Asker | None, domain: str, mechanism: str) -> Lane:
         """The same, worked out anew and not remembered."""

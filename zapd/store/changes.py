@@ -51,11 +51,12 @@ class ChangeLog:
         """The newest sequence; 0 in an empty log."""
         return int(connection.execute(select(func.max(change_log.c.sequence))).scalar() or 0)
 
-    def claim(self, connection: Connection, instance: str) -> int:
-        """Take what no journal has been named for; how many rows. Two instances never take the same row."""
+    def claim(self, connection: Connection, instance: str, inherited: Iterable[str] = ()) -> int:
+        """Take what no journal has been named for, and what waits for the journals ``inherited``, which nobody
+        continues; how many rows. Two instances never take the same row."""
         result = connection.execute(
             update(change_log)
-            .where(~change_log.c.journalled, change_log.c.instance == "")
+            .where(~change_log.c.journalled, change_log.c.instance.in_(["", *inherited]))
             .values(instance=instance)
         )
         return result.rowcount

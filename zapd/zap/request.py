@@ -86,38 +86,34 @@ def parse_request(frames: Sequence[bytes], question_id: bytes = b"", asker: Aske
     Raises `MalformedRequest`, and nothing else whatever the frames hold.
     """
     try:
-        return _parse(frames, question_id, asker)
+        if len(frames) < _FIXED_FRAMES:
+            request_id = frames[1] if len(frames) > 1 and frames[0] == VERSION else None
+            raise MalformedRequest("too few frames", _echoable(request_id))
+        version, request_id, raw_domain, raw_address, identity, raw_mechanism, *credentials = frames
+        if len(request_id) > MAX_STRING:
+            raise MalformedRequest("request id longer than 255 octets")
+        if version != VERSION:
+            raise MalformedRequest("version is not 1.0", request_id)
+        names = _seen.get((raw_domain, raw_address, raw_mechanism))
+        if names is None:
+            names = _read_names(raw_domain, raw_address, raw_mechanism, request_id)
+        domain, address, mechanism = names
+        if mechanism == "CURVE":
+            if len(credentials) != 1:
+                raise MalformedRequest("wrong number of credential frames", request_id)
+            if len(credentials[0]) != 32:
+                raise MalformedRequest("a CURVE key is 32 octets", request_id)
+        else:
+            if len(credentials) != CREDENTIALS[mechanism]:
+                raise MalformedRequest("wrong number of credential frames", request_id)
+            if credentials:
+                _check_credentials(mechanism, credentials, request_id)
+        if len(identity) > MAX_STRING:
+            raise MalformedRequest("identity longer than 255 octets", request_id)
     except MalformedRequest as fault:
         if len(frames) >= _FIXED_FRAMES:
             fault.mechanism = _MECHANISMS.get(frames[_FIXED_FRAMES - 1], "")
         raise
-
-
-def _parse(frames: Sequence[bytes], question_id: bytes, asker: Asker | None) -> ZapRequest:
-    if len(frames) < _FIXED_FRAMES:
-        request_id = frames[1] if len(frames) > 1 and frames[0] == VERSION else None
-        raise MalformedRequest("too few frames", _echoable(request_id))
-    version, request_id, raw_domain, raw_address, identity, raw_mechanism, *credentials = frames
-    if len(request_id) > MAX_STRING:
-        raise MalformedRequest("request id longer than 255 octets")
-    if version != VERSION:
-        raise MalformedRequest("version is not 1.0", request_id)
-    names = _seen.get((raw_domain, raw_address, raw_mechanism))
-    if names is None:
-        names = _read_names(raw_domain, raw_address, raw_mechanism, request_id)
-    domain, address, mechanism = names
-    if mechanism == "CURVE":
-        if len(credentials) != 1:
-            raise MalformedRequest("wrong number of credential frames", request_id)
-        if len(credentials[0]) != 32:
-            raise MalformedRequest("a CURVE key is 32 octets", request_id)
-    else:
-        if len(credentials) != CREDENTIALS[mechanism]:
-            raise MalformedRequest("wrong number of credential frames", request_id)
-        if credentials:
-            _check_credentials(mechanism, credentials, request_id)
-    if len(identity) > MAX_STRING:
-        raise MalformedRequest("identity longer than 255 octets", request_id)
     return ZapRequest(request_id, domain, address, identity, mechanism, tuple(credentials), question_id, asker)
 
 

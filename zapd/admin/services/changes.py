@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -141,11 +141,14 @@ class ChangeRoad:
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
-    async def journal_missing(self, in_journal: Callable[[int], bool] = lambda _sequence: False) -> int:
+    async def journal_missing(
+        self, in_journal: Callable[[int], bool] = lambda _sequence: False, *, inherited: Iterable[str] = ()
+    ) -> int:
         """Append to the journal what a crash or a full disk kept out of it; how many events.
 
         For the start of a process and for whenever its journal has healed. ``in_journal`` tells whether a
-        change is there already: of the last ones before a crash only the journal itself knows. Raises
+        change is there already: of the last ones before a crash only the journal itself knows. ``inherited``
+        are journals' instances that nobody continues: what waits for them comes to ours. Raises
         `JournalUnavailable` and `Unavailable`; what was done by then stays done.
         """
         recorder = self._recorder
@@ -154,7 +157,7 @@ class ChangeRoad:
         done = 0
         await self._take_turn()
         try:
-            await _off_the_loop(self._claim, self._writer)
+            await _off_the_loop(lambda: self._claim(inherited), self._writer)
             while rows := await self.read(lambda found: self._log.unjournalled(found, recorder.instance)):
                 for row in rows:
                     if row.sequence not in self._unmarked and not in_journal(row.sequence):
@@ -248,10 +251,10 @@ class ChangeRoad:
         if self._feed is not None:
             await self._feed.catch_up()
 
-    def _claim(self) -> None:
+    def _claim(self, inherited: Iterable[str]) -> None:
         if self._recorder is not None:
             with writing(self._engine) as connection:
-                self._log.claim(connection, self._recorder.instance)
+                self._log.claim(connection, self._recorder.instance, inherited)
 
     def _mark(self) -> None:
         marked = set(self._unmarked)
