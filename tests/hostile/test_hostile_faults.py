@@ -82,7 +82,7 @@ def test_a_journal_that_cannot_be_written_at_start_is_waited_for(tmp_path: Path)
 
 
 def test_a_reload_is_all_or_nothing_with_a_broken_certificate(tmp_path: Path) -> None:
-    """A new domain beside a certificate that cannot be read: the log says that the old stays in force, and so it is."""
+    """A new domain beside a certificate that cannot be read: the log says that the old stays, and it does."""
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
     subprocess.run([*make.split(), "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
