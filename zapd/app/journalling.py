@@ -46,9 +46,7 @@ async def journal_what_is_missing(road: ChangeRoad, journal: Journal, *, alone: 
     log = ChangeLog()
     rows = await road.read(lambda connection: log.unjournalled(connection, limit=_UNJOURNALLED))
     others = {row.instance for row in rows} - {"", journal.instance}
-    inherited = {
-        other for other in others if alone or await asyncio.to_thread(_is_left, journal.directory, other)
-    }
+    inherited = {other for other in others if alone or await asyncio.to_thread(_is_left, journal.directory, other)}
     ours = [row for row in rows if row.instance not in others or row.instance in inherited]
     if not ours:
         return 0

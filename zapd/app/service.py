@@ -39,6 +39,7 @@ from zapd.config import Config, load
 from zapd.errors import ConfigurationError, Unavailable
 from zapd.server.door import AgentDirectory
 from zapd.server.endpoint import Endpoint
+from zapd.server.express import Express
 from zapd.server.metrics import DecisionMetrics, ServiceCollector, page
 from zapd.server.recorder import ChangeRecorder, Recorder
 
@@ -48,7 +49,7 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _CATCH_UP = 1.0
 """Seconds between two attempts to journal what a full disk kept out."""
 _LOOK = 30.0
-"""Seconds between two looks for changes that somebody made beside us, such as ``zapd token create --offline``."""
+"""Seconds after which changes that are not journalled are looked for although nothing hints at any."""
 
 
 class Service:
@@ -92,7 +93,7 @@ class Service:
             self.authority.decide,
             recorder,
             self._metrics,
-            recall=self.authority.recall,
+            express=Express(self.authority, recorder, self._metrics),
             in_flight=config.limits.max_in_flight_per_agent,
             in_flight_total=config.limits.max_in_flight,
         )
@@ -279,19 +280,28 @@ class Service:
             log.warning("the journal did not take an event of the service", tag=tag.value)
 
     async def _journal_what_is_owed(self) -> None:
-        """At start, and whenever the journal or the database has healed: no change stays unrecorded."""
+        """At start, whenever the journal or the database has healed, and after changes that somebody made beside
+        us, such as ``zapd token create --offline``: no change stays unrecorded."""
         look_at = 0.0
+
+        def look_soon(_changes: object) -> None:
+            nonlocal look_at
+            look_at = 0.0
+
+        self.registry.feed.subscribe(look_soon)
         while True:
-            if not self.journal.writable or time.monotonic() >= look_at:
+            if not self.journal.writable:
+                look_at = 0.0
+            elif time.monotonic() >= look_at:
+                look_at = time.monotonic() + _LOOK
                 try:
-                    missing = await journal_what_is_missing(
-                        self._road, self.journal, alone=self.registry.alone
-                    )
-                    look_at = time.monotonic() + _LOOK
+                    missing = await journal_what_is_missing(self._road, self.journal, alone=self.registry.alone)
                     if missing:
                         log.warning("changes were journalled late", count=missing)
                 except (JournalUnavailable, Unavailable):
                     look_at = 0.0
+                except Exception:
+                    log.exception("looking for changes that are not journalled failed")
             await asyncio.sleep(_CATCH_UP)
 
 
