@@ -20,15 +20,8 @@ from zapd.zmtp.keys import encode_key
 from zapd.zmtp.mechanisms.plain import PlainClient
 
 PAGES = (
-    "users",
-    "users/carol",
-    "keys",
-    "agents",
-    "agents/canary",
-    "tokens",
-    "domains",
-    "backends",
-    "audit?limit=1000",
+    *("users", "users/carol", "keys", "agents", "agents/canary"),
+    *("tokens", "domains", "backends", "audit?limit=1000"),
 )
 
 
@@ -113,7 +106,7 @@ def provoke_the_endpoint(scene: Scene, secret: bytes) -> None:
 
 
 def test_no_secret_leaves_in_any_form(tmp_path: Path) -> None:
-    """Passwords, tokens and secret keys, used rightly and wrongly: then log, journal, databases, metrics, all answers
+    """Passwords, tokens and secret keys, used rightly and wrongly: then log, journal, databases, metrics, answers
     of the API and what /proc shows are searched for them in plain, hex, base64, Z85 and URL form."""
     scene = Scene.prepare(tmp_path)
     try:
