@@ -16,7 +16,7 @@ from typing import ClassVar, Final, Self
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Principal, Question, Verdict
+from zapd.auth.backend import UNKNOWN, BackendContext, Card, Outcome, Principal, Question, Verdict
 from zapd.auth.hashing import HashPoolFull
 from zapd.errors import ConfigurationError, InvalidInput, Unavailable
 from zapd.store.domains import Grant
@@ -25,10 +25,13 @@ from zapd.store.feed import Change
 from zapd.store.keys import KeyState
 from zapd.store.snapshot import (
     NEVER,
+    SEPARATOR,
     UserFacts,
     load_keys,
     load_some_keys,
     load_users,
+    read_attributes,
+    read_shared,
     unpack,
 )
 from zapd.store.users import UserState
@@ -82,7 +85,7 @@ class SqlBackend:
     async def check(self, question: Question) -> Verdict:
         """Answer from memory; for PLAIN after the hash pool's work."""
         if question.mechanism == "CURVE":
-            return self.recall(question)
+            return self._check_key(question.key, question.domain)
         if question.mechanism == "PLAIN":
             return await self._check_user(question)
         return UNKNOWN
@@ -105,23 +108,40 @@ class SqlBackend:
 
     # -- deciding --------------------------------------------------------------------------------------------
 
-    def recall(self, question: Question) -> Verdict:
-        """Every CURVE answer is known by heart (`zapd.auth.backend.AnswersFromMemory`)."""
-        keys = self._keys
-        if keys is None:
+    def recall(self, key: bytes, domain: str) -> Card | None:
+        """An active key, granted here and now (`zapd.auth.backend.AnswersFromMemory`); all else is for `check`."""
+        record = self._keys.get(key) if self._keys is not None else None
+        if record is None:
+            return None
+        user, expires, not_before, mark, attributes, shared = record.split(SEPARATOR, 5)
+        state, grant, groups = read_shared(shared)
+        now = self._clock()
+        if (
+            state is not _ACTIVE
+            or not (domain in grant.exact or grant.covers(domain))
+            or now < self._latest  # a clock that goes back puts every expiry in doubt
+            or (expires and int(expires) <= now * 1e6)
+            or (not_before and now * 1e6 < int(not_before))
+        ):
+            return None
+        self._latest = now
+        return Card(user, mark, groups, read_attributes(attributes))
+
+    def _check_key(self, key: bytes, domain: str) -> Verdict:
+        if self._keys is None:
             return _NOT_LOADED
-        record = keys.get(question.key)
+        record = self._keys.get(key)
         if record is None:
             return UNKNOWN
-        user, not_before, expires, attributes, state, grant, groups = unpack(record)
-        principal = Principal(user, groups, attributes)
-        if state is _ACTIVE:
-            verdict = Verdict(_ACCEPT, principal, "granted")
-        elif state is _PENDING:
-            verdict, not_before = Verdict(Outcome.NOT_YET, principal, "pending"), 0.0
-        else:
-            verdict, not_before, expires = Verdict(Outcome.LOCKED, principal, "revoked"), 0.0, NEVER
-        return self._judge(verdict, grant, not_before, expires, question.domain)
+        facts = unpack(record)
+        principal = Principal(facts.user, facts.groups, facts.attributes)
+        if facts.state is KeyState.REVOKED:
+            return self._judge(Verdict(Outcome.LOCKED, principal, "revoked"), facts.grant, 0.0, NEVER, domain)
+        if facts.state is KeyState.PENDING:
+            pending = Verdict(Outcome.NOT_YET, principal, "pending")
+            return self._judge(pending, facts.grant, 0.0, facts.expires, domain)
+        accept = Verdict(Outcome.ACCEPT, principal, "granted")
+        return self._judge(accept, facts.grant, facts.not_before, facts.expires, domain)
 
     async def _check_user(self, question: Question) -> Verdict:
         if self._keys is None:
@@ -233,10 +253,7 @@ class SqlBackend:
             raise _away(trouble) from trouble
 
 
-# Bound once: looking a member up costs as much as making the verdict.
-_ACCEPT: Final = Outcome.ACCEPT
 _ACTIVE: Final = KeyState.ACTIVE
-_PENDING: Final = KeyState.PENDING
 _NOT_LOADED: Final = Verdict(Outcome.UNAVAILABLE, reason="registry_not_read")
 _POOL_FULL: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_pool_full")
 _UNUSABLE: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_unusable")

@@ -115,21 +115,26 @@ class Chain:
 
     def line(self, event: AuditEvent) -> bytes:
         """The event's line, newline included; the chain moves on by one."""
-        now = self._clock()
-        within = now - self._second
-        if not 0 <= within < 1_000_000_000:
-            second, within = divmod(now, 1_000_000_000)
-            self._second = second * 1_000_000_000
-            self._before = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode("ascii")
         try:
             members = _encode(event)
             if not members.isascii() or len(members) > MAX_LINE - 1024:
                 members = _tame(event)
         except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
             members = _tame(event)
+        return self.seal(members[1:-1])
+
+    def seal(self, members: bytes) -> bytes:
+        """A line around the members of an event, as `line` would have rendered them: printable ASCII, well below
+        `MAX_LINE`, without the braces."""
+        now = self._clock()
+        within = now - self._second
+        if not 0 <= within < 1_000_000_000:
+            second, within = divmod(now, 1_000_000_000)
+            self._second = second * 1_000_000_000
+            self._before = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode("ascii")
         self.sequence = sequence = self.sequence + 1
         microseconds = str(1_000_000 + within // 1000).encode()[1:]  # six digits, quicker than by %06d
-        parts = (self._before, microseconds, self._middle, str(sequence).encode(), b",", members[1:-1])
+        parts = (self._before, microseconds, self._middle, str(sequence).encode(), b",", members)
         body = b"".join(parts)
         self.digest = digest = _sha256(self.digest + body).digest()
         return b"".join((body, b',"hash":"', hexlify(digest), b'"}\n'))

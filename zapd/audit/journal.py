@@ -129,20 +129,29 @@ class Journal(GroupCommit):
 
         Raises `JournalUnavailable` at once while the journal cannot be written, or its backlog is at its bound.
         """
-        if not self._accepting:
+        chain = self._open_chain()
+        self._take(chain.line(event))
+        return chain.sequence
+
+    def append_members(self, members: bytes) -> None:
+        """`append` for who has rendered an event already: see `zapd.audit.chain.Chain.seal`."""
+        self._take(self._open_chain().seal(members))
+
+    def _open_chain(self) -> Chain:
+        if not self._accepting or self._chain is None:
             raise JournalUnavailable(self.why)
         if self._octets >= self._enough:
             try:
                 self._make_room()
             except Full:
                 raise JournalUnavailable("the journal's backlog is at its bound: the disk is too slow") from None
-        chain = self._chain
-        line = chain.line(event)  # type: ignore[union-attr]  # there is one while we accept
+        return self._chain
+
+    def _take(self, line: bytes) -> None:
         self._lines.append(line)
         self._octets += len(line)
         if not self._scheduled:
             self._schedule()
-        return chain.sequence  # type: ignore[union-attr]
 
     async def durable(self) -> None:
         """Await `when_durable`; raises `JournalUnavailable` when it failed."""
@@ -286,6 +295,9 @@ class _Silent(Journal):
     def append(self, event: AuditEvent) -> int:
         self._count += 1
         return self._count
+
+    def append_members(self, members: bytes) -> None:
+        self._count += 1
 
     @property
     def sequence(self) -> int:

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from zapd.auth.backend import Outcome, Principal, Question, Verdict
+from zapd.auth.backend import Card, Outcome, Principal, Question, Verdict
 from zapd.auth.cache import ENTRIES, DecisionCache, remembered
 from zapd.auth.catalog import BackendHandle
 from zapd.auth.chain import OVERLOAD, Answer
@@ -29,7 +29,7 @@ from zapd.auth.explain import ExplainStep, explain
 from zapd.auth.flights import Flights
 from zapd.auth.grant import Grants
 from zapd.auth.hashing import HashPool
-from zapd.auth.lanes import NOBODY, Lane, Lanes
+from zapd.auth.lanes import NOBODY, Lane, Lanes, Place
 from zapd.auth.meaning import PENDING, meaning, name_of
 from zapd.auth.pace import Pace
 from zapd.auth.policy import Policy
@@ -112,34 +112,30 @@ class Authority:
         """Something that a backend knows has changed: no remembered decision is given any more."""
         self.cache.forget()
 
-    def recall(self, request: ZapRequest) -> Decision | None:
-        """What `decide` would say to a CURVE key that the domain's first backend lets in by heart; None for every
-        other question. Nearly all questions of a fleet at work end here, without a coroutine."""
-        _, domain, address, _, mechanism, credentials, _, asker = request
-        if mechanism != "CURVE":
-            return None
+    @property
+    def in_force(self) -> object | None:
+        """What stands for the rules and backends in force: another object after each reload, None while nothing
+        may be decided. Whatever was learned from `place` holds while this stays the same."""
+        return self._lanes if self._is_current() else None
+
+    def place(self, asker: Asker | None, domain: str, address: str) -> Place | None:
+        """All of `decide` but the key, for a CURVE question from there: the asker may ask, the domain has a rule,
+        the mechanism and the address are allowed. None where that is not so, or no backend answers."""
+        return self._lanes.place(asker, domain, address)
+
+    def admit(self, place: Place, key: bytes) -> tuple[Card, bytes] | None:
+        """The backend's card for a key that it lets in by heart, and the reply's metadata. None for every other
+        key: `decide` says what becomes of it. Nearly all questions of a fleet at work end here.
+
+        Only while `in_force` is what it was when the place was asked for.
+        """
+        first = place.first
         try:
-            if not self._is_current():
+            card = first.recall(key, place.domain)
+            if card is None:
                 return None
-            lanes = self._lanes
-            first, address = lanes.places.get((asker, domain, address)) or lanes.find_place(asker, domain, address)
-            if first is None:
-                return None
-            (key,) = credentials
-            started = perf_counter()
-            verdict = first.recall(Question(domain, "CURVE", address, key))
-            if verdict is None or verdict.outcome is not _ACCEPT:
-                return None
-            principal = verdict.principal
-            if principal is None:
-                return None
-            mark = fingerprint(key)
-            reply = self._grants.for_key(principal, mark)
-            elapsed = perf_counter() - started
             first.asked += 1
-            first.seconds += elapsed
-            trail = ((first.name, "accept", int(elapsed * 1e6) / 1e3),)
-            return Decision(reply, "granted", principal.name, mark, trail)
+            return card, self._grants.metadata_of(card)
         except Exception:  # noqa: BLE001 - `decide` meets the same trouble, and says what it is
             return None
 

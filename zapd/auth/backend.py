@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -145,11 +145,24 @@ class Backend(Protocol):
         ...
 
 
-class AnswersFromMemory(Protocol):
-    """A backend that knows some answers by heart may have this beside `Backend`: the quickest road there is."""
+class Card(NamedTuple):
+    """An admission as octets, ready for a reply: what a backend gives that knows a CURVE key by heart."""
 
-    def recall(self, question: Question) -> Verdict | None:
-        """The verdict that `check` would come to, if memory has it; None and `check` is asked. Never blocks."""
+    user: bytes
+    """The principal's name: UTF-8, 1 to 255 octets without control characters."""
+    mark: bytes
+    """The key's fingerprint without ``SHA256:``, 43 characters."""
+    groups: tuple[str, ...]
+    attributes: tuple[tuple[str, str], ...]
+    """Give the same tuple for the same content where you can: its encoding is remembered by identity."""
+
+
+class AnswersFromMemory(Protocol):
+    """A backend that knows CURVE keys by heart may have this beside `Backend`: the quickest road there is."""
+
+    def recall(self, key: bytes, domain: str) -> Card | None:
+        """The admission, if `check` would accept this key in this domain now and memory alone can say so. None for
+        everything else, every doubt included: `check` is asked then. Never blocks."""
         ...
 
 

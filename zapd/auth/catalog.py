@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 import structlog
 
-from zapd.auth.backend import Backend, BackendContext, Outcome, Question, Verdict
+from zapd.auth.backend import Backend, BackendContext, Card, Outcome, Question, Verdict
 from zapd.auth.pace import Pace
 from zapd.errors import ConfigurationError, ZapdError
 from zapd.zap.request import CREDENTIALS
@@ -35,7 +35,7 @@ OPEN_QUESTIONS: Final = 256
 """How many questions of one mechanism a backend may be working on."""
 
 _Check = Callable[[Question], Coroutine[Any, Any, Verdict]]
-_Recall = Callable[[Question], Verdict | None]
+_Recall = Callable[[bytes, str], Card | None]
 
 
 class State(StrEnum):
@@ -221,7 +221,7 @@ class BackendHandle:
         return _NOT_RUNNING
 
 
-def _nothing(_question: Question) -> None:
+def _nothing(_key: bytes, _domain: str) -> None:
     return None
 
 

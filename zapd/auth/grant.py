@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from zapd.auth.backend import Principal
+from zapd.auth.backend import Card, Principal
 from zapd.errors import InvalidInput
 from zapd.store.rules import MAX_METADATA, check_attributes, check_groups, check_name
 from zapd.zap import Status, ZapReply
@@ -25,7 +25,8 @@ _SHAPES: Final = 4096
 
 _FINGERPRINT_LENGTH: Final = len(fingerprint(bytes(32)))
 _KEY_HEAD: Final = encode_properties([(KEY, bytes(_FINGERPRINT_LENGTH))])[:-_FINGERPRINT_LENGTH]
-_GRANTED: Final = Status.GRANTED
+_CARD_HEAD: Final = _KEY_HEAD + b"SHA256:"
+_TOO_LONG: Final = f"groups and attributes take more than {MAX_METADATA} octets of a reply"
 _NO_KEY: Final = encode_properties([(KEY, b"")])
 
 
@@ -46,25 +47,32 @@ class Grants:
         """The reply for a principal that came with no key. Raises `InvalidInput` as `for_key` does."""
         return self._reply(principal, _NO_KEY)
 
-    def _reply(self, principal: Principal, key_property: bytes) -> ZapReply:
-        name, groups, attributes = principal.name, principal.groups, principal.attributes
-        known = self._shapes.get((id(groups), id(attributes)))
-        if known is None or known[0] is not groups or known[1] is not attributes:
-            known = self._learn(principal)
-        metadata = known[2] + key_property
+    def metadata_of(self, card: Card) -> bytes:
+        """The metadata of the reply to a key that a backend knows by heart. Raises as `for_key` does."""
+        metadata = self._properties(card.groups, card.attributes) + _CARD_HEAD + card.mark
         if len(metadata) > MAX_METADATA:
-            raise InvalidInput(f"groups and attributes take more than {MAX_METADATA} octets of a reply")
-        if not (name.isascii() and name.isprintable() and 0 < len(name) <= 255):
-            check_name(name)
-        return ZapReply(_GRANTED, name.encode("utf-8"), metadata)
+            raise InvalidInput(_TOO_LONG)
+        return metadata
 
-    def _learn(self, principal: Principal) -> tuple[object, object, bytes]:
-        groups, attributes = principal.groups, principal.attributes
+    def _reply(self, principal: Principal, key_property: bytes) -> ZapReply:
+        metadata = self._properties(principal.groups, principal.attributes) + key_property
+        if len(metadata) > MAX_METADATA:
+            raise InvalidInput(_TOO_LONG)
+        return ZapReply(Status.GRANTED, check_name(principal.name).encode("utf-8"), metadata)
+
+    def _properties(self, groups: tuple[str, ...], attributes: tuple[tuple[str, str], ...]) -> bytes:
+        known = self._shapes.get((id(groups), id(attributes)))
+        if known is not None and known[0] is groups and known[1] is attributes:
+            return known[2]
         if len(self._shapes) >= _SHAPES:
             self._shapes.clear()
-        known = (groups, attributes, _encode(principal))
-        self._shapes[id(groups), id(attributes)] = known  # holds both, so that no other can take their ids
-        return known
+        encoded = _encode(groups, attributes)
+        self._shapes[id(groups), id(attributes)] = (
+            groups,
+            attributes,
+            encoded,
+        )  # holds both: their ids stay theirs
+        return encoded
 
 
 def null_reply(user: str) -> ZapReply:
@@ -72,8 +80,7 @@ def null_reply(user: str) -> ZapReply:
     return ZapReply(Status.GRANTED, user.encode("utf-8"), encode_properties([(GROUPS, b""), (KEY, b"")]))
 
 
-def _encode(principal: Principal) -> bytes:
-    groups, attributes = principal.groups, principal.attributes
+def _encode(groups: tuple[str, ...], attributes: tuple[tuple[str, str], ...]) -> bytes:
     check_groups(groups)
     check_attributes(dict(attributes))
     properties = [(GROUPS, ",".join(groups).encode("utf-8"))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from zapd.auth.catalog import BackendHandle
 from zapd.auth.chain import Chain, Step
@@ -22,8 +22,6 @@ from zapd.store.domains import Grant
 from zapd.zap import Asker, ZapRequest
 
 LANES: Final = 4096
-PLACES: Final = 16_384
-"""Addresses that are known to be allowed."""
 
 NOBODY: Final = Rule(pattern="", mechanisms=frozenset())
 """Stands where no rule speaks: its times are the defaults."""
@@ -50,13 +48,13 @@ class Lane:
     """What NULL is answered once the address is allowed."""
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
     """Where a CURVE question stands when all but its key is decided, and allowed."""
 
-    first: BackendHandle | None
-    """The backend that is asked first; None: something is in the way, walk the whole road."""
-    address: str
-    """Normalised."""
+    first: BackendHandle
+    """Who is asked first."""
+    domain: str
 
 
 class Lanes:
@@ -74,27 +72,19 @@ class Lanes:
         self._lanes: Memo[tuple[Asker | None, str, str], Lane] = Memo(LANES)
         self._chains: dict[tuple[Plan, str], Chain] = {}
         self._grants: Memo[Asker, Grant] = Memo(LANES)
-        self.places: dict[tuple[Asker | None, str, str], Place] = {}
-        """Everything about a CURVE question decided but its key, by asker, domain and address. Bounded."""
 
     def get(self, request: ZapRequest) -> Lane:
         """The lane for a question."""
         key = (request.asker, request.domain, request.mechanism)
         return self._lanes.get(key) or self._lanes.put(key, self.find(*key))
 
-    def find_place(self, asker: Asker | None, domain: str, address: str) -> Place:
-        """Where a CURVE question from there stands; remembered in `places`."""
-        if len(self.places) >= PLACES:
-            self.places.clear()
-        place = self.places[asker, domain, address] = self._find_place(asker, domain, address)
-        return place
-
-    def _find_place(self, asker: Asker | None, domain: str, address: str) -> Place:
+    def place(self, asker: Asker | None, domain: str, address: str) -> Place | None:
+        """Where a CURVE question from there stands; None where something is in the way."""
         lane = self.find(asker, domain, "CURVE")
         if lane.refusal or lane.chain.first is None:
-            return NOWHERE
-        normalised, barred = lane.check_address(address)
-        return NOWHERE if barred else Place(lane.chain.first, normalised)
+            return None
+        _, barred = lane.check_address(address)
+        return None if barred else Place(lane.chain.first, domain)
 
     def find(self, asker: Asker | None, domain: str, mechanism: str) -> Lane:
         """The same, worked out anew and not remembered."""
@@ -156,7 +146,6 @@ class Lanes:
 
 
 _NO_CHAIN: Final = Chain(NOBODY, ())
-NOWHERE: Final = Place(None, "")
 
 
 def _nowhere(text: str) -> tuple[str, str]:

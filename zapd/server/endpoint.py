@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from zapd.auth.decision import Decision
+from zapd.server.express import Express
 from zapd.server.metrics import DecisionMetrics
 from zapd.server.recorder import Recorder
 from zapd.zap import (
@@ -35,8 +36,12 @@ from zapd.zap import (
 
 log = structlog.get_logger(__name__)
 
-Answer = tuple[list[bytes], ZapRequest, ZapReply]
-"""What waits for the journal: the envelope, the question, and the reply that may go out."""
+Answer = tuple[list[bytes], str]
+"""What waits for the journal: the reply's frames, envelope in front, and the question's mechanism."""
+
+
+_REPLY = 6
+"""Frames of a reply behind the delimiter."""
 
 
 class Asking(Protocol):
@@ -59,11 +64,10 @@ class EndpointPeer:
 
 
 class Endpoint:
-    """Answers questions with ``recall``, else ``decide``, through ``recorder``.
+    """Answers questions by ``express`` where that can, else with ``decide``, through ``recorder``.
 
-    ``recall`` gives what memory alone can grant, or None. ``decide`` must always return a `Decision`; what it
-    raises all the same becomes 300. ``in_flight`` bounds the slow questions of one peer, ``in_flight_total``
-    those of all: beyond them the answer is 300, at once.
+    ``decide`` must always return a `Decision`; what it raises all the same becomes 300. ``in_flight`` bounds the
+    slow questions of one peer, ``in_flight_total`` those of all: beyond them the answer is 300, at once.
     """
 
     def __init__(
@@ -72,12 +76,12 @@ class Endpoint:
         recorder: Recorder,
         metrics: DecisionMetrics,
         *,
-        recall: Callable[[ZapRequest], Decision | None] = lambda _request: None,
+        express: Express | None = None,
         in_flight: int = 1024,
         in_flight_total: int = 8192,
     ) -> None:
         self._decide = decide
-        self._recall = recall
+        self._express = express
         self._recorder = recorder
         self._metrics = metrics
         self._in_flight = in_flight
@@ -91,9 +95,17 @@ class Endpoint:
         started = perf_counter()
         asking: EndpointPeer = peer.context
         asker = asking.asker
-        record, recall, count = self._recorder.record, self._recall, self._metrics.count
+        record, count = self._recorder.record, self._metrics.count
         answers: list[Answer] = []
+        express = self._express
+        if express is not None and (self.draining or not express.is_open()):
+            express = None
         for parts in messages:
+            if express is not None:
+                frames = express.answer(asker, parts)
+                if frames is not None:
+                    answers.append((frames, "CURVE"))
+                    continue
             split = split_envelope(parts)
             if split is None:
                 self._metrics.malformed += 1
@@ -106,20 +118,18 @@ class Endpoint:
                 if fault.request_id is not None:
                     answers.append(_answer_malformed(envelope, fault, asker))
                 continue
-            decision = DRAINING if self.draining else recall(request)
-            if decision is None:
-                step = self._first_step(request)
-                if not isinstance(step, Suspended):
-                    decision = step
-                elif self._admit(asking):
-                    self._go_on(peer, asking, envelope, request, step, started)
-                    continue
-                else:
-                    step.close()
-                    decision = OVERLOAD
+            step = DRAINING if self.draining else self._first_step(request)
+            if not isinstance(step, Suspended):
+                decision = step
+            elif self._admit(asking):
+                self._go_on(peer, asking, envelope, request, step, started)
+                continue
+            else:
+                step.close()
+                decision = OVERLOAD
             reply = record(request, decision)
             count(request, int(reply.status), decision)
-            answers.append((envelope, request, reply))
+            answers.append(_answer(envelope, request, reply))
         if answers:
             self._release(peer, answers, started)
 
@@ -170,7 +180,7 @@ class Endpoint:
                 asking.in_flight -= 1
             reply = self._recorder.record(request, decision)
             self._metrics.count(request, int(reply.status), decision)
-            self._release(peer, [(envelope, request, reply)], started)
+            self._release(peer, [_answer(envelope, request, reply)], started)
 
         asking.in_flight += 1
         task = asyncio.get_running_loop().create_task(finish())
@@ -181,14 +191,13 @@ class Endpoint:
         """Send the answers once the journal holds them; 300 to each if it cannot."""
 
         def send(durable: bool) -> None:
-            if not durable:
+            if durable:
+                peer.send_messages([frames for frames, _ in answers])
+            else:
                 self._recorder.unrecorded += len(answers)
-            peer.send_messages(
-                [
-                    envelope + reply_frames(reply if durable else TRY_AGAIN, request.request_id, request.mechanism)
-                    for envelope, request, reply in answers
-                ]
-            )
+                peer.send_messages(
+                    [frames[:-_REPLY] + reply_frames(TRY_AGAIN, frames[1 - _REPLY], by) for frames, by in answers]
+                )
             self._metrics.observe(perf_counter() - started, len(answers))
 
         self._recorder.journal.when_durable(send)
@@ -203,7 +212,11 @@ OVERLOAD = _deferred("overload")
 BUG = _deferred("internal_error", asked=True)
 
 
+def _answer(envelope: list[bytes], request: ZapRequest, reply: ZapReply) -> Answer:
+    return envelope + reply_frames(reply, request.request_id, request.mechanism), request.mechanism
+
+
 def _answer_malformed(envelope: list[bytes], fault: MalformedRequest, asker: Asker) -> Answer:
     """500 or 400 with the id that came; counted, not recorded (limits.md, "malformed requests")."""
     request = ZapRequest(fault.request_id or b"", "", "", b"", fault.mechanism, (), b"", asker)
-    return envelope, request, ZapReply(Status(fault.status))
+    return _answer(envelope, request, ZapReply(Status(fault.status)))

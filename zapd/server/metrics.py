@@ -45,16 +45,18 @@ class DecisionMetrics:
         try:
             self.decisions[key] += 1
         except KeyError:
-            self._count_new(*key)
+            self.decisions[self.slot(*key)] += 1
 
-    def _count_new(self, domain: str, mechanism: str, status: int, reason: str) -> None:
+    def slot(self, domain: str, mechanism: str, status: int, reason: str) -> tuple[str, str, int, str]:
+        """Where such answers are counted; there from now on."""
         if domain not in self._domains:
             if len(self._domains) < MAX_DOMAINS:
                 self._domains.add(domain)
             else:
                 domain = OTHER
         key = (domain, mechanism, status, reason)
-        self.decisions[key] = self.decisions.get(key, 0) + 1
+        self.decisions.setdefault(key, 0)
+        return key
 
     def observe(self, seconds: float, answers: int) -> None:
         """How long ``answers`` that left together took, from arrival to hand-over to the transport."""

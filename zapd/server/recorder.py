@@ -6,6 +6,8 @@ answer that cannot be recorded: it is not given (contract, promise 3).
 
 from __future__ import annotations
 
+import msgspec
+
 from zapd.audit.event import AuditEvent, Tag
 from zapd.audit.gaps import Summaries
 from zapd.audit.journal import Journal, JournalUnavailable
@@ -29,14 +31,15 @@ class Recorder:
         self.summaries = summaries
         self.unrecorded = 0
         """Answers that became 300 because they could not be recorded."""
-        self._silent = journal.durability == "off"
+        self.silent = journal.durability == "off"
+        """Nothing is kept: there is no need to make what would be."""
 
     def record(self, request: ZapRequest, decision: Decision) -> ZapReply:
         """Append the decision; the reply that may be given once the journal is durable.
 
         300 instead, when the journal takes nothing now.
         """
-        if self._silent:
+        if self.silent:
             return decision.reply
         if not decision.asked:
             self.summaries.count(request.domain, request.address, decision.reason)
@@ -71,6 +74,24 @@ def event_of(request: ZapRequest, decision: Decision) -> AuditEvent:
         reason=decision.reason,
         question_id=request.question_id.hex(),
         trail=decision.trail,
+    )
+
+
+def members_of_granted(request: ZapRequest, backend: str) -> tuple[bytes, bytes]:
+    """What `event_of` and the journal's encoder would write for an admission of such a request from the memory of
+    this backend: (up to the principal's name, behind the question id), as JSON without the braces."""
+    asker = request.asker
+    before = AuditEvent(
+        event=_TAGS[200],
+        domain=request.domain,
+        mechanism=request.mechanism,
+        address=request.address,
+        agent=asker.name if asker is not None else "",
+    )
+    after = AuditEvent(event="", trail=((backend, "accept", 0.0),))
+    return (
+        msgspec.json.encode(before)[1:-1] + b',"principal":"',
+        msgspec.json.encode(after)[len(b'{"event":""') : -1],
     )
 
 

@@ -40,7 +40,7 @@ _SEPARATOR: Final = "\x1f"
 """Between the fields of a packed record. No field can hold it: names are printable, and JSON escapes it.
 
 What differs from key to key comes first; the rest (state, domains, groups) many keys share: it is read once."""
-_CUT: Final = _SEPARATOR.encode()
+SEPARATOR: Final = _SEPARATOR.encode()
 
 _ROWS: Final = 10_000
 """Rows fetched at once."""
@@ -55,6 +55,8 @@ class KeyFacts(NamedTuple):
     user: str
     not_before: float
     expires: float
+    mark: str
+    """The fingerprint: 43 characters of ordinary base64."""
     attributes: tuple[tuple[str, str], ...]
     state: KeyState
     grant: Grant
@@ -100,14 +102,16 @@ def load_some_keys(connection: Connection, fingerprints: Iterable[str]) -> dict[
 
 
 def unpack(record: bytes) -> KeyFacts:
-    """Read a packed record. On the road of every CURVE question, hence without a detour."""
-    user, expires, not_before, attributes, rest = record.split(_CUT, 4)
+    """Read a packed record: user, expires and not-before (microseconds since 1970, or nothing), the fingerprint's
+    base64, attributes, and what many keys share."""
+    user, expires, not_before, mark, attributes, shared = record.split(SEPARATOR, 5)
     return KeyFacts(
         user.decode("utf-8"),
         int(not_before) / 1e6 if not_before else 0.0,
         int(expires) / 1e6 if expires else NEVER,
-        _attributes(attributes) if attributes != b"{}" else (),
-        *_shared(rest),
+        mark.decode("ascii"),
+        read_attributes(attributes),
+        *read_shared(shared),
     )
 
 
@@ -141,6 +145,8 @@ def _packed(connection: Connection) -> ColumnElement[bytes]:
         type_coerce(keys.c.user, Text),
         func.coalesce(cast(keys.c.expires, Text), ""),
         func.coalesce(cast(keys.c.not_before, Text), ""),
+        # Ordinary base64, as fingerprints are shown: no question has to hash its key for it.
+        func.replace(func.replace(type_coerce(keys.c.fingerprint, Text), "-", "+"), "_", "/"),
         type_coerce(keys.c.attributes, Text),
         type_coerce(keys.c.state, Text),
         type_coerce(keys.c.domains, Text),
@@ -155,9 +161,9 @@ def _packed(connection: Connection) -> ColumnElement[bytes]:
 
 
 @lru_cache(maxsize=4096)
-def _shared(rest: bytes) -> tuple[KeyState, Grant, tuple[str, ...]]:
+def read_shared(shared: bytes) -> tuple[KeyState, Grant, tuple[str, ...]]:
     """State, domains and groups: few different ones are shared by many keys."""
-    state, domains, groups = rest.decode("utf-8").split(_SEPARATOR)
+    state, domains, groups = shared.decode("utf-8").split(_SEPARATOR)
     return (
         KeyState(state),
         Grant.of(msgspec.json.decode(domains, type=list[str])),
@@ -166,7 +172,8 @@ def _shared(rest: bytes) -> tuple[KeyState, Grant, tuple[str, ...]]:
 
 
 @lru_cache(maxsize=4096)
-def _attributes(text: bytes) -> tuple[tuple[str, str], ...]:
+def read_attributes(text: bytes) -> tuple[tuple[str, str], ...]:
+    """A key's attributes."""
     return tuple(_decode_attributes(text).items())
 
 

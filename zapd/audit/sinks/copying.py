@@ -222,7 +222,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's to act on
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the URL may hold a password
     with contextlib.suppress(OSError):
-        os.nice(10)
+        os.nice(19)
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=Settings)
     ending = threading.Event()
 
