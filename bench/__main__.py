@@ -26,8 +26,11 @@ from typing import Any
 
 import zmq
 
-from bench.peers import DOMAIN, OUT, PEERS, REFERENCES, Peer, Site, compile_c
+from bench import peer_zapd
+from bench.peers import DOMAIN, OUT, REFERENCES, Peer, Site, compile_c
+from bench.peers import PEERS as OTHERS
 
+PEERS = [*OTHERS, *peer_zapd.PEERS]
 KEY_COUNT = 100_000
 IN_FLIGHT = 128
 
