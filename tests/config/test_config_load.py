@@ -372,7 +372,7 @@ def test_two_endpoints_on_one_address_are_refused(write: Write) -> None:
     ("text", "words"),
     [
         ('[audit]\ndurability = "relaxed"\n', "up to 100ms of records may be lost"),
-        ('[audit]\ndurability = "off"\n', "records may be lost"),
+        ('[audit]\ndurability = "off"\n', "nothing is recorded"),
         ('[audit]\nhead = ""\n', "cut off unnoticed"),
         ("[server]\nworkers = 2\n", "answers from one process"),
         ('[database]\nurl = "postgresql+psycopg://zapd:hush@db/zapd"\n', "a password stands in this file"),

@@ -94,7 +94,7 @@ def _check_audit(sections: Sections, findings: Findings) -> None:
         )
     durability: Setting = ("audit", "durability")
     if audit.durability == "off":
-        findings.warn(durability, "records may be lost with the power", 'write "strict"')
+        findings.warn(durability, "nothing is recorded", 'write "strict"')
     elif audit.durability == "relaxed":
         findings.warn(
             durability,

@@ -127,8 +127,8 @@ class AuditSection(Section):
     """The record of every decision."""
 
     durability: Literal["strict", "relaxed", "off"] = "strict"
-    """`strict`: on disk before the reply leaves. `relaxed`: on disk within `flush_interval`. `off`: written,
-    and left to the system to bring to disk."""
+    """`strict`: on disk before the reply leaves. `relaxed`: on disk within `flush_interval`. `off`: nothing is
+    recorded."""
     flush_interval: Duration = 0.1
     """How long `relaxed` lets a record wait."""
     head: str = "syslog"
