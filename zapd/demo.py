@@ -226,7 +226,7 @@ class Demo:
             raise DemoFailed(f"the journal should hold {status} {reason} for {who.name} and holds {found}")
         record = found[0]
         self._seen = record["sequence"]
-        asked = ", ".join(f"{name}: {outcome} in {ms:.2f} ms" for name, outcome, ms in record["trail"])
+        asked = ", ".join(f"{name}: {outcome} in {ms:.2f} ms" for name, outcome, ms in record.get("trail", ()))
         line = Text(f"record {self._seen}: {record['event']} {status} {reason}", style=_COLOURS[status])
         self._console.print(Text("        ").append(line).append(f"  ({asked})", style="dim"))
 
