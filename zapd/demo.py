@@ -228,7 +228,7 @@ class Demo:
         self._seen = record["sequence"]
         asked = ", ".join(f"{name}: {outcome} in {ms:.2f} ms" for name, outcome, ms in record.get("trail", ()))
         line = Text(f"record {self._seen}: {record['event']} {status} {reason}", style=_COLOURS[status])
-        self._console.print(Text("        ").append(line).append(f"  ({asked})", style="dim"))
+        self._console.print(Text("        ").append(line).append(f"  ({asked})" if asked else "", style="dim"))
 
     def _show_journal(self, *people: Person) -> None:
         names = {person.fingerprint: person.name for person in people}
