@@ -125,7 +125,7 @@ class SqlBackend:
         ):
             return None
         self._latest = now
-        return Card(user, mark, groups, read_attributes(attributes))
+        return user, mark, groups, read_attributes(attributes)
 
     def _check_key(self, key: bytes, domain: str) -> Verdict:
         if self._keys is None:

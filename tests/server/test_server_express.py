@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.server_fixtures import ALICE, STRANGER, Connection, house, question
 
-from zapd.auth.backend import Card
 from zapd.auth.policy import Link, Policy, Rule
 from zapd.server.express import Express
 from zapd.zap import Asker
@@ -22,7 +21,7 @@ GROUPS = ("traders",)
 
 def by_heart(user: bytes = b"alice") -> object:
     """What `Keys` of the fixture knows, as a backend that gives cards."""
-    return lambda key, domain: Card(user, b"m" * 43, GROUPS, ()) if key == ALICE else None
+    return lambda key, domain: (user, b"m" * 43, GROUPS, ()) if key == ALICE else None
 
 
 def express_of(zapd, user: bytes = b"alice") -> Express:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -24,6 +25,7 @@ from zapd.app.doors import Doors
 from zapd.app.gauges import gauges
 from zapd.app.journalling import journal_what_is_missing, open_journal
 from zapd.app.registry import Registry
+from zapd.app.restart import needs_restart, start_only
 from zapd.app.searching import Searching
 from zapd.app.translate import backend_info, domain_infos
 from zapd.audit.event import AuditEvent, Tag
@@ -57,6 +59,8 @@ class Service:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._start_only: dict[str, object] = {}
+        """What the start took of the settings that no reload reads."""
         self.registry: Registry
         self.journal: Journal
         self.authority: Authority
@@ -78,6 +82,7 @@ class Service:
     async def start(self) -> None:
         """Come up whole, or raise."""
         config = self.config
+        self._start_only = start_only(config)
         config.server.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._hash_pool = HashPool(config.limits.hash_workers or None, config.limits.hash_waiting)
         self._started.append("hash_pool")
@@ -224,7 +229,7 @@ class Service:
         for handle in gone:
             await handle.aclose()
         self.doors.set_limits(config.limits)
-        for setting in needs_restart(self.config, config):
+        for setting in needs_restart(self._start_only, config):
             log.warning("a change needs a restart; the old value stays in force", setting=setting)
         self.config = config
         self._note(Tag.SERVICE_RELOAD, {"domains": [rule.pattern for rule in policy.rules]})
@@ -236,6 +241,8 @@ class Service:
         """300 to newcomers, and ``drain`` seconds for what is open."""
         self.doors.draining = True
         await self._endpoint.drain(self.config.server.drain)
+        with suppress(JournalUnavailable):
+            await self.journal.durable()  # until then the last answers wait for their records
 
     async def stop(self) -> None:
         """Take down what came up, in the opposite order; one part's trouble does not keep the others up."""
@@ -258,8 +265,8 @@ class Service:
         await self._backends.aclose()
 
     async def _stop_journal(self) -> None:
-        self._note(Tag.SERVICE_STOP, {})
         self._summaries.flush()
+        self._note(Tag.SERVICE_STOP, {})
         await self.journal.close()
 
     async def _stop_searching(self) -> None:
@@ -303,15 +310,3 @@ class Service:
                 except Exception:
                     log.exception("looking for changes that are not journalled failed")
             await asyncio.sleep(_CATCH_UP)
-
-
-def needs_restart(old: Config, new: Config) -> list[str]:
-    """The settings that differ and that only a start reads."""
-    changed = [
-        name for name in ("server", "zap", "audit") if getattr(old.sections, name) != getattr(new.sections, name)
-    ]
-    if old.database_url() != new.database_url() or old.database.max_staleness != new.database.max_staleness:
-        changed.append("database")
-    if old.admin.listen != new.admin.listen:
-        changed.append("admin.listen")
-    return changed

@@ -18,7 +18,7 @@ import hashlib
 import re
 import time
 from binascii import hexlify
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,11 +121,11 @@ class Chain:
                 members = _tame(event)
         except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
             members = _tame(event)
-        return self.seal(members[1:-1])
+        return self.seal((members[1:-1],))
 
-    def seal(self, members: bytes) -> bytes:
+    def seal(self, members: Iterable[bytes]) -> bytes:
         """A line around the members of an event, as `line` would have rendered them: printable ASCII, well below
-        `MAX_LINE`, without the braces."""
+        `MAX_LINE`, without the braces; in as many pieces as it pleases whoever has them."""
         now = self._clock()
         within = now - self._second
         if not 0 <= within < 1_000_000_000:
@@ -134,8 +134,7 @@ class Chain:
             self._before = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode("ascii")
         self.sequence = sequence = self.sequence + 1
         microseconds = str(1_000_000 + within // 1000).encode()[1:]  # six digits, quicker than by %06d
-        parts = (self._before, microseconds, self._middle, str(sequence).encode(), b",", members)
-        body = b"".join(parts)
+        body = b"".join((self._before, microseconds, self._middle, str(sequence).encode(), b",", *members))
         self.digest = digest = _sha256(self.digest + body).digest()
         return b"".join((body, b',"hash":"', hexlify(digest), b'"}\n'))
 

@@ -133,7 +133,7 @@ class Journal(GroupCommit):
         self._take(chain.line(event))
         return chain.sequence
 
-    def append_members(self, members: bytes) -> None:
+    def append_members(self, members: Iterable[bytes]) -> None:
         """`append` for who has rendered an event already: see `zapd.audit.chain.Chain.seal`."""
         self._take(self._open_chain().seal(members))
 
@@ -296,7 +296,7 @@ class _Silent(Journal):
         self._count += 1
         return self._count
 
-    def append_members(self, members: bytes) -> None:
+    def append_members(self, members: Iterable[bytes]) -> None:
         self._count += 1
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import msgspec
 
@@ -145,16 +145,11 @@ class Backend(Protocol):
         ...
 
 
-class Card(NamedTuple):
-    """An admission as octets, ready for a reply: what a backend gives that knows a CURVE key by heart."""
-
-    user: bytes
-    """The principal's name: UTF-8, 1 to 255 octets without control characters."""
-    mark: bytes
-    """The key's fingerprint without ``SHA256:``, 43 characters."""
-    groups: tuple[str, ...]
-    attributes: tuple[tuple[str, str], ...]
-    """Give the same tuple for the same content where you can: its encoding is remembered by identity."""
+Card = tuple[bytes, bytes, tuple[str, ...], tuple[tuple[str, str], ...]]
+"""An admission ready for a reply, as a backend gives it that knows a CURVE key by heart: (user, mark, groups,
+attributes). ``user`` is the principal's name in UTF-8, 1 to 255 octets without control characters; ``mark`` the
+key's fingerprint without ``SHA256:``. Groups and attributes should be the same tuples for the same content where
+that can be had: how they encode is remembered by identity. A bare tuple, since one is made for each question."""
 
 
 class AnswersFromMemory(Protocol):

@@ -49,7 +49,8 @@ class Grants:
 
     def metadata_of(self, card: Card) -> bytes:
         """The metadata of the reply to a key that a backend knows by heart. Raises as `for_key` does."""
-        metadata = self._properties(card.groups, card.attributes) + _CARD_HEAD + card.mark
+        _, mark, groups, attributes = card
+        metadata = self._properties(groups, attributes) + _CARD_HEAD + mark
         if len(metadata) > MAX_METADATA:
             raise InvalidInput(_TOO_LONG)
         return metadata

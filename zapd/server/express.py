@@ -88,14 +88,14 @@ class Express:
             return None
         (user, mark, _, _), metadata = admitted
         if not self._recorder.silent:
-            question = b""
-            if len(envelope) > 1 and len(envelope[-2]) == QUESTION_ID_LENGTH:
-                question = b',"question_id":"%b"' % envelope[-2].hex().encode()
             if not user.isascii() or b'"' in user or b"\\" in user:
                 return None  # JSON would have to escape it
-            members = (road.before, user, b'","key":"SHA256:', mark, _GRANTED, question, road.after)
+            if len(envelope) > 1 and len(envelope[-2]) == QUESTION_ID_LENGTH:
+                asked: tuple[bytes, ...] = (_GRANTED_QUESTION, envelope[-2].hex().encode(), b'"', road.after)
+            else:
+                asked = (_GRANTED, road.after)
             try:
-                self._recorder.journal.append_members(b"".join(members))
+                self._recorder.journal.append_members((road.before, user, _KEY, mark, *asked))
             except JournalUnavailable:
                 return None  # the whole road meets the same trouble, and answers 300
         self._metrics.decisions[road.count] += 1
@@ -121,4 +121,6 @@ class Express:
         return road
 
 
+_KEY = b'","key":"SHA256:'
 _GRANTED = b'","status":200,"reason":"granted"'
+_GRANTED_QUESTION = _GRANTED + b',"question_id":"'

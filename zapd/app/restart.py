@@ -1,0 +1,49 @@
+"""The settings that only a start reads, and which of them a reload would have changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from zapd.config import Config
+
+_START_ONLY: Final[Mapping[str, tuple[str, ...]]] = {
+    "server": ("data_dir", "workers", "curve_key"),
+    "database": ("max_staleness",),
+    "admin": ("listen", "behind_proxy", "trusted_proxies"),
+    "limits": (
+        # Listeners keep what they were opened with, …
+        "connections",
+        "descriptors_reserved",
+        "backlog",
+        "accept_batch",
+        # … and so do the engine,
+        "handshake_command",
+        "command_size",
+        "frame_size",
+        "message_size",
+        "message_frames",
+        "properties",
+        # the endpoint and the hash pool.
+        "max_in_flight",
+        "max_in_flight_per_agent",
+        "hash_workers",
+        "hash_waiting",
+    ),
+}
+
+
+def start_only(config: Config) -> dict[str, object]:
+    """Each such setting by its name, as a start would take it now. Holds the database's URL: never show values."""
+    found: dict[str, object] = {"zap": config.zap, "audit": config.audit, "database.url": config.database_url()}
+    for table, settings in _START_ONLY.items():
+        section = getattr(config.sections, table)
+        found |= {f"{table}.{setting}": getattr(section, setting) for setting in settings}
+    # Other files, and other content, are taken on reload; TLS itself cannot come or go.
+    found["admin.tls_cert"] = config.admin.tls_cert is not None
+    return found
+
+
+def needs_restart(started: Mapping[str, object], config: Config) -> list[str]:
+    """The names of the settings that are not in force as ``config`` has them, ``started`` being those that are."""
+    return [name for name, value in start_only(config).items() if started[name] != value]
