@@ -19,6 +19,9 @@ from zapd.config import load
 from zapd.config.findings import InvalidConfiguration
 from zapd.zmtp.mechanisms.curve import CurveClient
 
+pytestmark = pytest.mark.xdist_group("hostile-downgrade")
+"""One worker, one zapd."""
+
 LISTENERS = ("NULL", "CURVE", "PLAIN")
 MECHANISMS = ("NULL", "PLAIN", "CURVE", "GSSAPI", "EXTERNAL", "", "null", "CURVE\0NULL", "NULL\0PLAIN")
 AT_ONCE = 40

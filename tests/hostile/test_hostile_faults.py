@@ -12,16 +12,28 @@ from support.hostile_scene import CONFIGURATION, Scene, status_of
 from support.hostile_wire import Stranger, wait_for
 from support.serving import Zapd
 
+pytestmark = pytest.mark.xdist_group("hostile-faults")
+"""One worker, one zapd."""
+
 NEW_DOMAIN = '[domain.new]\nmechanisms = ["CURVE"]\nbackends = ["keys"]\n'
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    scene = Scene.prepare(tmp_path)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    scene = Scene.prepare(tmp_path_factory.mktemp("hostile-faults"))
     try:
         yield scene
     finally:
         scene.zapd.stop()
+
+
+@pytest.fixture
+def scene(shared: Scene) -> Iterator[Scene]:
+    """The same zapd for all, under its own configuration again behind each."""
+    yield shared
+    shared.zapd.configure(CONFIGURATION)
+    shared.zapd.signal(signal.SIGHUP)
+    assert wait_for(lambda: answer(shared) == b"200")
 
 
 def block_journal(zapd: Zapd) -> None:
@@ -54,9 +66,10 @@ def test_a_reload_while_the_journal_cannot_be_written_does_not_end_the_service(s
     block_journal(scene.zapd)
     assert wait_for(lambda: answer(scene) == b"300")
     scene.zapd.configure(CONFIGURATION + NEW_DOMAIN)
+    reloaded = scene.zapd.logged().count("the configuration was reloaded")
     for _ in range(3):
         scene.zapd.signal(signal.SIGHUP)
-    assert wait_for(lambda: "the configuration was reloaded" in scene.zapd.logged())
+    assert wait_for(lambda: scene.zapd.logged().count("the configuration was reloaded") > reloaded)
     assert answer(scene) == b"300"
     assert not ready(scene.zapd)
     unblock_journal(scene.zapd)
@@ -133,8 +146,6 @@ def test_no_broken_edit_changes_or_ends_anything(scene: Scene) -> None:
         assert answer(scene) == b"200"
         if content == "folder":
             config.rmdir()
-    scene.zapd.configure(CONFIGURATION)
-    scene.is_well()
 
 
 @pytest.mark.parametrize(
@@ -144,9 +155,10 @@ def test_no_broken_edit_changes_or_ends_anything(scene: Scene) -> None:
 )
 def test_a_file_that_breaks_its_reader_does_not_break_the_service(scene: Scene, content: bytes) -> None:
     """What makes the reading of the configuration itself fail leaves the old one in force too."""
+    said = scene.zapd.logged().count("was not reloaded")
     scene.zapd.config.write_bytes(content)
     scene.zapd.signal(signal.SIGHUP)
-    assert wait_for(lambda: "was not reloaded" in scene.zapd.logged())
+    assert wait_for(lambda: scene.zapd.logged().count("was not reloaded") > said)
     assert answer(scene) == b"200"
 
 
@@ -160,7 +172,6 @@ def test_a_storm_of_reloads_under_load_loses_no_answer(scene: Scene) -> None:
             scene.zapd.signal(signal.SIGHUP)
             for _ in range(5):
                 assert status_of(asking.ask(scene.valid(b"1"))) == b"200"
-    scene.is_well()
 
 
 def test_draining_answers_300_and_still_ends(tmp_path: Path) -> None:

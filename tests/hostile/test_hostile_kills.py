@@ -15,7 +15,7 @@ from support.hostile_wire import Ended, Message, Stranger, question, wait_for
 from zapd.audit.verify import verify
 
 KILLS = 5
-LOAD = 0.5
+LOAD = 0.3
 """Seconds of questions before each kill."""
 
 

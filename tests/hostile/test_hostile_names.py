@@ -14,6 +14,9 @@ from support.hostile_wire import Ended, Stranger, question, wait_for
 from zapd.zmtp.keys import encode_key, generate_keypair
 from zapd.zmtp.mechanisms.plain import PlainClient
 
+pytestmark = pytest.mark.xdist_group("hostile-names")
+"""One worker, one zapd."""
+
 UNPRINTABLE = (
     "a\rb", "a\nb", "a\r\n{}", "\x1b[2J\x1b[1;1H", "\x1b]0;title\x07", "a\0b", "a\x7f", "a\x85b", "\u202egnp.exe",
     "a\u2066b\u2069", "a\u2028b", "a\u2029b", "\ufeffbob", "b\u200bob", "b\u00adob", "\x9b31m", "tab\there",

@@ -13,6 +13,9 @@ from support.hostile_wire import Ended, Message, Stranger, question
 
 from zapd.zmtp.handshake import Mechanism
 
+pytestmark = pytest.mark.xdist_group("hostile-revocation")
+"""One worker, one zapd."""
+
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:

@@ -13,6 +13,9 @@ from support.hostile_halfway import STAGES, HalfOpen, hear_all, knock, opening
 from support.hostile_scene import Scene, status_of
 from support.hostile_wire import Ended, Stranger, wait_for
 
+pytestmark = pytest.mark.xdist_group("hostile-strangers")
+"""One worker, one zapd."""
+
 DEADLINE = 2.5
 """The handshake's, in the configuration below."""
 HALF_OPEN = 1000
@@ -22,9 +25,11 @@ FLOOD = 2.5
 """Seconds of HELLOs."""
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    scene = Scene.prepare(tmp_path, f'[limits]\nhandshake_deadline = "{DEADLINE}s"\n')
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    scene = Scene.prepare(
+        tmp_path_factory.mktemp("hostile-strangers"), f'[limits]\nhandshake_deadline = "{DEADLINE}s"\n'
+    )
     try:
         yield scene
     finally:
@@ -49,7 +54,7 @@ def honest(scene: Scene, mechanism: object, number: int) -> list[float]:
 def test_a_thousand_half_open_connections_keep_no_honest_agent_out(scene: Scene) -> None:
     """At every stage, some sending an octet now and then: each honest handshake succeeds, nobody is sent more than
     he sent and 64 octets, and all are gone soon after the deadline with their descriptors."""
-    agent = scene.agent("honest")
+    agent = scene.agent("beside a crowd")
     octets = opening(agent)
     honest(scene, agent, 5)
     assert wait_for(lambda: scene.metric("zapd_connections") == 0)
@@ -91,7 +96,7 @@ def test_a_thousand_half_open_connections_keep_no_honest_agent_out(scene: Scene)
 
 def test_a_flood_of_valid_hellos_is_amplified_nowhere_and_starves_nobody(scene: Scene) -> None:
     """HELLOs as fast as they can be sent: agents that are in are answered meanwhile, a new one gets in."""
-    agent = scene.agent("honest")
+    agent = scene.agent("beside a flood")
     octets = opening(agent)
     over = threading.Event()
     counts: list[tuple[int, int]] = []
@@ -174,7 +179,7 @@ def _processor(scene: Scene) -> float:
 
 def test_cve_2020_15166_raw_connections_stop_no_delivery(scene: Scene) -> None:
     """Connections that never say a word, and some that say anything but ZMTP: established peers hear no less."""
-    agent = scene.agent("honest")
+    agent = scene.agent("beside the silent")
     with Stranger(scene.curve, agent) as established, Stranger(scene.null) as local:
         crowd = [HalfOpen(scene.zapd.zap[number % 3], "silent", b"", source(number)) for number in range(60)]
         for number, each in enumerate(crowd):

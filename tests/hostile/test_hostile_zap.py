@@ -14,6 +14,9 @@ from support.hostile_zap import Oracle, bases, kinds, mutations
 
 from zapd.zmtp.keys import encode_key, generate_keypair
 
+pytestmark = pytest.mark.xdist_group("hostile-zap")
+"""One worker, one zapd."""
+
 BATCH = 60
 MUTATIONS = 2_000
 

@@ -11,6 +11,7 @@ from support.hostile_wire import Message, Stranger, question
 from support.serving import Zapd
 
 from zapd.agent.keyfile import read_keys
+from zapd.config import read_curve_pair
 from zapd.zmtp.keys import encode_key, generate_keypair
 from zapd.zmtp.mechanisms.curve import CurveClient
 
@@ -97,6 +98,10 @@ class Scene:
         (endpoint,) = (endpoint for endpoint in keys.endpoints if endpoint.secured)
         return CurveClient(endpoint.server_keys[0], keys.secret_key)
 
+    def server_key(self) -> bytes:
+        """The public key of `curve`."""
+        return read_curve_pair(self.zapd.folder / "data" / "server.key")[0]
+
     def stranger(self) -> Stranger:
         """A local asker over NULL."""
         return Stranger(self.null)
@@ -119,6 +124,9 @@ class Scene:
         """Octets of memory in use."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/task"))
 
     def metric(self, name: str) -> float:
         """One number of the metrics page; ``name`` with its labels, as it stands there."""
