@@ -57,3 +57,9 @@ def gauges(service: Service, recorder: Recorder) -> Iterator[Gauge]:
         {health.name: health.errors for health in handles},
     )
     yield "zapd_audit_lag_records", "Records that SQL does not hold yet.", {"": service.sink.lag}
+    yield "zapd_audit_copy_healthy", "1 while the copy in SQL is filled.", {"": float(service.sink.healthy)}
+    yield (
+        "zapd_audit_copy_conflicts",
+        "Records that SQL holds with another hash: somebody changed the past.",
+        {"": service.sink.status.conflicts},
+    )

@@ -204,6 +204,10 @@ class Service:
         ready = all(state == "ok" for _, state in parts) and not self._endpoint.draining
         if self._endpoint.draining:
             parts.append(("service", "draining"))
+        if self.config.audit.durability != "off":
+            # Searching may lag or fail; decisions do not wait for it.
+            lag = self.sink.lag
+            parts.append(("search copy", "ok" if self.sink.healthy else f"not healthy, {lag} records behind"))
         parts += [
             (f"backend {info.name}", "ok" if info.state == "ready" else info.reason or info.state)
             for info in self.backends()
@@ -304,7 +308,7 @@ class Service:
                 try:
                     missing = await journal_what_is_missing(self._road, self.journal, alone=self.registry.alone)
                     if missing:
-                        log.warning("changes were journalled late", count=missing)
+                        log.info("changes made while no journal took them are journalled now", count=missing)
                 except (JournalUnavailable, Unavailable):
                     look_at = 0.0
                 except Exception:
