@@ -153,3 +153,21 @@ def test_every_attack_again_and_again_leaves_nothing_behind(scene: Scene) -> Non
     assert scene.resident() - resident < GROWTH, f"{resident} -> {scene.resident()}"
     # What strangers cause is told at a pace: a line or two a second, however many they are.
     assert len(scene.zapd.logged().splitlines()) < 200
+
+
+@pytest.mark.parametrize(
+    "place", [1, 2, 3, 4, 5, 6], ids=["id", "domain", "address", "identity", "mechanism", "key"]
+)
+def test_no_frame_however_long_is_remembered(scene: Scene, place: int) -> None:
+    """Well-shaped CURVE questions with one frame of 600 kB, new each time: nothing that looks for a shorter road
+    keeps what it was shown."""
+    with scene.stranger() as asking:
+        asking.ask(scene.valid(b"before"))
+        before = scene.resident()
+        for number in range(100):
+            body = scene.valid(b"1")[1:]
+            body[place] = b"%06d" % number * 100_000
+            asking.send([b"", *body], scene.valid(b"%d" % number))
+            while asking.read(1)[0][2] != b"%d" % number:
+                pass
+        assert scene.resident() - before < 20 << 20

@@ -73,6 +73,8 @@ class Express:
             or envelope.count(b"") != 1  # the delimiter, and no other before it
             or len(envelope) > MAX_ADDRESSES
             or len(request_id) > MAX_STRING
+            or len(domain) > MAX_STRING  # before it is looked for: what is not found is remembered
+            or len(address) > MAX_STRING
             or len(identity) > MAX_STRING
         ):
             return None
