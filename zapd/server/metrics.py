@@ -24,6 +24,9 @@ MAX_DOMAINS = 100
 
 OTHER = "(other)"
 
+_INVENTED = frozenset({"unknown_domain", "asker_domain", "asker_mechanism", "no_asker", "overload", "draining"})
+"""With these reasons the domain is the asker's word alone, and must take no real one's label."""
+
 
 class DecisionMetrics:
     """What the endpoint counts."""
@@ -50,7 +53,7 @@ class DecisionMetrics:
     def slot(self, domain: str, mechanism: str, status: int, reason: str) -> tuple[str, str, int, str]:
         """Where such answers are counted; there from now on."""
         if domain not in self._domains:
-            if len(self._domains) < MAX_DOMAINS:
+            if len(self._domains) < MAX_DOMAINS and reason not in _INVENTED:
                 self._domains.add(domain)
             else:
                 domain = OTHER
