@@ -1,5 +1,6 @@
-"""Changes that a crash kept out of the journal, or that somebody made beside the server: each is journalled once."""
+"""Changes that a crash kept out of the journal, or somebody made beside the server: each is journalled once."""
 
+# ruff: noqa: F811 - fixtures come in by import
 from __future__ import annotations
 
 import json
@@ -109,7 +110,7 @@ def test_what_waited_for_a_lost_journal_comes_to_the_next(zapd: Zapd) -> None:
 
 def test_on_postgresql_another_machines_changes_are_left_to_it(
     tmp_path: Path,
-    postgres_url: str,  # noqa: F811
+    postgres_url: str,
 ) -> None:
     """What waits for a journal of this folder that was given up comes to the next; what waits for others stays."""
     zapd = Zapd(tmp_path, configuration=POSTGRES, database=postgres_url)

@@ -1,5 +1,6 @@
-"""The running program on a real PostgreSQL: beside other processes, without it for a while, and before it is there."""
+"""The running program on a real PostgreSQL: beside others, without it for a while, and before it is there."""
 
+# ruff: noqa: F811 - fixtures come in by import
 from __future__ import annotations
 
 import asyncio
@@ -24,7 +25,7 @@ LONG = '[database]\nurl = "file:data/database.url"\n'
 
 
 @pytest.fixture
-def zapd(tmp_path: Path, postgres_url: str) -> Iterator[Zapd]:  # noqa: F811
+def zapd(tmp_path: Path, postgres_url: str) -> Iterator[Zapd]:
     """Not started yet."""
     made = Zapd(tmp_path, configuration=SHORT + CONFIGURATION, database=postgres_url)
     try:
@@ -50,9 +51,9 @@ def away(server: PostgresServer, url: str) -> Iterator[None]:
 
 def test_changes_by_this_process_and_by_others_are_in_force_at_once(
     zapd: Zapd,
-    postgres_url: str,  # noqa: F811
+    postgres_url: str,
 ) -> None:
-    """Keys through the API, a token by a second program, keys by a service of another process: all of them count."""
+    """Keys through the API, a token by a second program, a key by another process: all of them count."""
     zapd.start()
     with Asking(zapd) as asking:
         assert asking.ask(ALICE) == 400
@@ -67,7 +68,7 @@ def test_changes_by_this_process_and_by_others_are_in_force_at_once(
         assert zapd.call("GET", "/v1/keys", token=token).status_code == 200
 
         engine = open_engine(postgres_url, zapd.folder)
-        keys = KeyService(ChangeRoad(engine), domains=lambda: ["orders"], server_keys=lambda: [])
+        keys = KeyService(ChangeRoad(engine), domains=lambda: ["orders"], server_keys=list)
 
         async def beside() -> None:
             await keys.add(OFFLINE, NewKey(BOB, "bob", ["orders"]))
@@ -81,7 +82,7 @@ def test_changes_by_this_process_and_by_others_are_in_force_at_once(
 def test_memory_answers_while_the_database_is_away_and_then_nothing_does(
     zapd: Zapd,
     postgres_server: PostgresServer,
-    postgres_url: str,  # noqa: F811
+    postgres_url: str,
 ) -> None:
     """Within max_staleness as ever, after it 300 for everybody and not ready; healed by itself."""
     zapd.start()
@@ -104,9 +105,9 @@ def test_memory_answers_while_the_database_is_away_and_then_nothing_does(
 
 def test_a_database_that_hangs_holds_up_no_answer_and_no_stop(
     zapd: Zapd,
-    postgres_server: PostgresServer,  # noqa: F811
+    postgres_server: PostgresServer,
 ) -> None:
-    """PostgreSQL stopped by SIGSTOP: answers go on, then turn to 300, and SIGTERM still ends the service with 0."""
+    """PostgreSQL hangs: answers go on, then turn to 300, and SIGTERM still ends the service with 0."""
     zapd.start()
     zapd.add_key(z85(ALICE), "alice", domains=["orders"])
     with Asking(zapd) as asking:
@@ -127,7 +128,7 @@ def test_a_database_that_hangs_holds_up_no_answer_and_no_stop(
 def test_a_database_that_is_away_at_start_is_waited_for(
     zapd: Zapd,
     postgres_server: PostgresServer,
-    postgres_url: str,  # noqa: F811
+    postgres_url: str,
 ) -> None:
     """zapd starts, answers 300, says that the registry is missing, and is ready when the database comes."""
     with away(postgres_server, postgres_url):
@@ -145,9 +146,9 @@ def test_a_database_that_is_away_at_start_is_waited_for(
 
 def test_a_change_log_that_went_back_is_not_believed(
     zapd: Zapd,
-    postgres_url: str,  # noqa: F811
+    postgres_url: str,
 ) -> None:
-    """An older database in the place of ours: memory is no longer known to be current, so 300 after max_staleness."""
+    """An older database in the place of ours: memory may say more than it, so 300 after max_staleness."""
     zapd.start()
     zapd.add_key(z85(ALICE), "alice", domains=["orders"])
     engine = open_engine(postgres_url, zapd.folder)

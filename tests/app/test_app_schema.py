@@ -1,5 +1,6 @@
 """A database of another age than the program's."""
 
+# ruff: noqa: F811 - fixtures come in by import
 from __future__ import annotations
 
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_a_database_of_a_later_zapd_ends_the_start_with_2(tmp_path: Path) -> Non
 
 def test_a_postgresql_without_our_schema_ends_the_start_with_2_and_db_upgrade_mends_it(
     tmp_path: Path,
-    postgres_url: str,  # noqa: F811
+    postgres_url: str,
 ) -> None:
     """Only an administrator upgrades a database that others may use as well."""
     zapd = Zapd(tmp_path, configuration=POSTGRES, database=postgres_url)

@@ -29,6 +29,11 @@ def read_curve_pair(path: Path) -> tuple[bytes, bytes]:
     Raises `ConfigurationError` that names the file and the mend: missing, readable by others, not such a file, or
     halves of different pairs. It never repeats the content.
     """
+    if not path.exists():
+        raise ConfigurationError(
+            f"{path} is not there: bring the key pair back, or make a new one with `zapd keygen -o {path}` "
+            "and give its public half to every agent."
+        )
     text = read_private(path)
     try:
         table = tomllib.loads(text)
