@@ -22,6 +22,7 @@ from zapd.admin.services.keys import KeyService
 from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService
 from zapd.admin.services.users import UserService
+from zapd.app.http import BoundedHttp
 from zapd.auth.authority import Authority
 from zapd.auth.hashing import HashPool
 from zapd.errors import ConfigurationError, Unavailable
@@ -106,7 +107,8 @@ class AdminServer:
                 ssl_version=ssl.PROTOCOL_TLS_SERVER,
                 proxy_headers=bool(proxies),
                 forwarded_allow_ips=list(proxies),
-                limit_concurrency=256,
+                http=BoundedHttp,
+                ws="none",
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=2,
                 h11_max_incomplete_event_size=64 * 1024,

@@ -49,5 +49,7 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("httpx", "httpcore", "uvicorn.error", "alembic"):
+    for noisy in ("httpx", "httpcore", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Its warnings are what strangers say to the admin port: a line for each would be theirs to fill the log with.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
