@@ -118,7 +118,7 @@ def test_on_postgresql_another_machines_changes_are_left_to_it(
         zapd.add_key(z85(ALICE), "alice", domains=["orders"])
     forget(zapd, postgres_url, instance="0123456789abcdef")
     with zapd:
-        assert not wait_for(lambda: settled(zapd, postgres_url), 2.0)
+        assert not wait_for(lambda: settled(zapd, postgres_url), 1.5)
     [old] = list_instances(tmp_path / "data" / "audit")
     (old / "closed").write_text("given up\n")
     for segment in old.glob("*.jsonl"):

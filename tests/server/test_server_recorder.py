@@ -122,6 +122,6 @@ async def test_a_change_is_durable_when_its_recorder_returns(recorder: Recorder)
     await changes.record_change(7, AuditEvent(event=Tag.KEY_ADD, subject="key", change=7))
     assert [each["change"] for each in lines(recorder) if each["event"] == "key.add"] == [7]
     await refusing(recorder)
-    assert not changes.writable
+    assert not ChangeRecorder(recorder.journal).writable
     with pytest.raises(JournalUnavailable):
         await changes.record_change(8, AuditEvent(event=Tag.KEY_ADD, subject="key", change=8))
