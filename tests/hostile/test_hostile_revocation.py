@@ -139,6 +139,25 @@ def test_a_revoked_agent_is_cut_at_once_and_never_comes_back(scene: Scene) -> No
     assert other.seen(b"200", since=moment) > 0
 
 
+def test_a_revoked_agents_connection_does_not_live_on_under_its_name(scene: Scene) -> None:
+    """Revoked and enrolled anew with another key before a second process has looked: there too the old is cut."""
+    old = scene.agent("renewed")
+    second = scene.beside()
+    try:
+        with Stranger(second.zap[1], old) as asking:
+            assert status_of(asking.ask(scene.valid(b"1"))) == b"200"
+            scene.zapd.ask("DELETE", "/v1/agents/renewed")
+            renewed = scene.agent("renewed")
+            with pytest.raises(Ended):
+                for _ in range(100):
+                    time.sleep(0.05)
+                    asking.ask(scene.valid(b"2"))
+        with Stranger(second.zap[1], renewed) as asking:
+            assert status_of(asking.ask(scene.valid(b"3"))) == b"200"
+    finally:
+        second.stop()
+
+
 def test_a_key_that_comes_and_goes_ends_as_it_was_left(scene: Scene) -> None:
     """Ten agents enrolled and revoked in a row, each tried at once with its key: in, then out."""
     for number in range(10):

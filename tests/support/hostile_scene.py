@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,20 @@ class Scene:
     def server_key(self) -> bytes:
         """The public key of `curve`."""
         return read_curve_pair(self.zapd.folder / "data" / "server.key")[0]
+
+    def beside(self) -> Zapd:
+        """A second process that decides from the same database and has the same key, started."""
+        second = copy.copy(self.zapd)
+        second.process = None
+        second.config = self.zapd.folder / "second.toml"
+        data = self.zapd.folder / "data"
+        text = self.zapd.config.read_text()
+        second.configure(
+            text.replace('data_dir = "data"', f'data_dir = "second"\ncurve_key = "{data}/server.key"', 1)
+            + f'[database]\nurl = "sqlite:///{data}/zapd.db"\n'
+        )
+        second.start()
+        return second
 
     def stranger(self) -> Stranger:
         """A local asker over NULL."""

@@ -13,6 +13,7 @@ import structlog
 from zapd.admin.api.context import Endpoint as AgentsEndpoint
 from zapd.app.translate import engine_limits, net_limits
 from zapd.auth.authority import Authority
+from zapd.auth.grant import KEY
 from zapd.config import Config
 from zapd.config.curve_key import read_curve_pair
 from zapd.config.limits import LimitsSection
@@ -33,8 +34,12 @@ from zapd.zmtp.keys import encode_key
 from zapd.zmtp.mechanisms.curve import CurveServer
 from zapd.zmtp.mechanisms.null import NullServer
 from zapd.zmtp.mechanisms.plain import PlainServer
+from zapd.zmtp.metadata import decode_properties
 
 log = structlog.get_logger(__name__)
+
+_KEY = KEY.lower()
+"""Where the door's reply says with which key an agent came."""
 
 
 class Doors:
@@ -149,15 +154,20 @@ class Doors:
         """Say who asks; a peer that lost its right since its handshake leaves at once."""
         listener = peer.listener
         name = listener.name if isinstance(listener, Listener) else ""
-        asker = self._locals.get(name) or self._agent(peer.user_id.decode())
+        asker = self._locals.get(name) or self._agent(peer)
         if asker is None:
             peer.abort(reason="the agent was revoked meanwhile")
             return
         peer.context = EndpointPeer(asker)
 
-    def _agent(self, name: str) -> Asker | None:
+    def _agent(self, peer: Peer) -> Asker | None:
+        """The agent that came with this peer's key, if it may still be here. Its name alone would not do: that of
+        a revoked agent may belong to another by now, with another key."""
+        name = peer.user_id.decode()
         known = self._agents.by_name(name)
-        return None if known is None else known.asker
+        if known is None or not self._agents.holds(name, decode_properties(peer.metadata).get(_KEY, b"")):
+            return None
+        return known.asker
 
     def _on_agents_changed(self, names: Sequence[str]) -> None:
         """Revoked agents are cut; changed ones go on under their new rights."""
@@ -166,7 +176,7 @@ class Doors:
             context = peer.context
             if not isinstance(context, EndpointPeer) or context.asker.name not in changed:
                 continue
-            asker = self._agent(context.asker.name)
+            asker = self._agent(peer)
             if asker is None:
                 log.info("a revoked agent was cut off", agent=context.asker.name, address=peer.remote_address)
                 peer.abort(reason="the agent was revoked")

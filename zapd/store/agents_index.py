@@ -20,6 +20,7 @@ from zapd.store.agents import AgentRecord, AgentRegistry, AgentState
 from zapd.store.engine import reading
 from zapd.store.feed import Change, ChangeFeed
 from zapd.zap import Asker
+from zapd.zmtp.keys import fingerprint
 
 _ROWS: Final = 1000
 
@@ -97,6 +98,11 @@ class AgentsIndex:
         """The agent of this name, revoked or not; None for a name that nobody has, or before the first reading."""
         key = self._keys_of.get(name)
         return None if key is None or self._by_key is None else self._by_key.get(key)
+
+    def holds(self, name: str, mark: bytes) -> bool:
+        """Whether the agent of this name has, now, the key with this fingerprint (``SHA256:…``)."""
+        key = self._keys_of.get(name)
+        return key is not None and fingerprint(key).encode("ascii") == mark
 
     def asker(self, public_key: bytes) -> Asker | None:
         """The `Asker` of an active agent; None for anybody else. Raises as `lookup`."""
