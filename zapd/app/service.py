@@ -8,6 +8,7 @@ on record.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -42,6 +43,7 @@ from zapd.errors import ConfigurationError, Unavailable
 from zapd.server.door import AgentDirectory
 from zapd.server.endpoint import Endpoint
 from zapd.server.express import Express
+from zapd.server.lifecycle import hold_folder
 from zapd.server.metrics import DecisionMetrics, ServiceCollector, page
 from zapd.server.recorder import ChangeRecorder, Recorder
 
@@ -76,14 +78,18 @@ class Service:
         self._started: list[str] = []
         """What is up, so that a start that failed half-way takes down just that."""
         self._owing: asyncio.Task[None] | None = None
+        self._folder = -1
 
     # -- up --------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Come up whole, or raise."""
         config = self.config
+        insist_on_domains(config)
         self._start_only = start_only(config)
         config.server.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = hold_folder(config.server.data_dir)
+        self._started.append("folder")
         self._hash_pool = HashPool(config.limits.hash_workers or None, config.limits.hash_waiting)
         self._started.append("hash_pool")
         self.registry = Registry(config.database_url(), config.base_dir, config.database.max_staleness)
@@ -219,7 +225,7 @@ class Service:
     async def reload(self) -> None:
         """Read the configuration again: all of it or nothing. What is wrong keeps the old and says so."""
         try:
-            config = await asyncio.to_thread(load, self.config.path)
+            config = insist_on_domains(await asyncio.to_thread(load, self.config.path))
             policy = Policy(config.rules())
             wanted = self._backends.plan(config)
             # The last thing that can be wrong; behind it the new comes into force whole.
@@ -279,6 +285,9 @@ class Service:
     async def _stop_registry(self) -> None:
         await self.registry.aclose()
 
+    async def _stop_folder(self) -> None:
+        os.close(self._folder)
+
     async def _stop_hash_pool(self) -> None:
         await self._hash_pool.aclose()
 
@@ -314,3 +323,11 @@ class Service:
                 except Exception:
                     log.exception("looking for changes that are not journalled failed")
             await asyncio.sleep(_CATCH_UP)
+
+
+def insist_on_domains(config: Config) -> Config:
+    """Raise `ConfigurationError` where there is none: nobody wants a final no for everybody, so this is a file
+    that an editor has cut off."""
+    if not config.domain:
+        raise ConfigurationError(f"{config.path}: there is no domain: add a [domain.NAME]")
+    return config

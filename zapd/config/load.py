@@ -150,6 +150,9 @@ def load(path: str | Path, *, check_files: bool = True) -> Config:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidConfiguration(path, [_syntax(error, text)]) from None
+    except (RecursionError, ValueError):  # brackets in brackets without end, a number of thousands of digits
+        fault = Mistake(0, "", "not a configuration that can be read", "look for absurd nesting or numbers")
+        raise InvalidConfiguration(path, [fault]) from None
     findings = Findings(text)
     sections = _sections(raw, path.parent, findings)
     if sections is not None:

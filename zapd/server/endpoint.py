@@ -23,7 +23,6 @@ from zapd.zap import (
     TRY_AGAIN,
     Asker,
     MalformedRequest,
-    Status,
     Suspended,
     ZapReply,
     ZapRequest,
@@ -115,8 +114,11 @@ class Endpoint:
                 request = parse_request(body, question_id(envelope), asker)
             except MalformedRequest as fault:
                 self._metrics.malformed += 1
-                if fault.request_id is not None:
-                    answers.append(_answer_malformed(envelope, fault, asker))
+                if fault.request_id is not None:  # else there is nothing to echo, and silence is the answer
+                    reply = self._recorder.record_malformed(body, fault, question_id(envelope), asker)
+                    answers.append(
+                        (envelope + reply_frames(reply, fault.request_id, fault.mechanism), fault.mechanism)
+                    )
                 continue
             step = DRAINING if self.draining else self._first_step(request)
             if not isinstance(step, Suspended):
@@ -214,9 +216,3 @@ BUG = _deferred("internal_error", asked=True)
 
 def _answer(envelope: list[bytes], request: ZapRequest, reply: ZapReply) -> Answer:
     return envelope + reply_frames(reply, request.request_id, request.mechanism), request.mechanism
-
-
-def _answer_malformed(envelope: list[bytes], fault: MalformedRequest, asker: Asker) -> Answer:
-    """500 or 400 with the id that came; counted, not recorded (limits.md, "malformed requests")."""
-    request = ZapRequest(fault.request_id or b"", "", "", b"", fault.mechanism, (), b"", asker)
-    return _answer(envelope, request, ZapReply(Status(fault.status)))

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import gc
 import os
 import resource
 import signal
 import socket
+from pathlib import Path
 from typing import Protocol
 
 import structlog
+
+from zapd.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +97,22 @@ def notify(state: str) -> None:
             sock.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
     except OSError as error:
         log.warning("systemd could not be told", state=state, reason=str(error))
+
+
+def hold_folder(folder: Path) -> int:
+    """Make sure that no other zapd serves from ``folder``: two would each answer from a memory of its own.
+
+    Gives the descriptor that holds it until it is closed. Raises `zapd.errors.Unavailable`.
+    """
+    descriptor = os.open(folder / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise Unavailable(
+            f"Another zapd serves from {folder}: stop it, or give this one a data_dir of its own."
+        ) from None
+    return descriptor
 
 
 def settle_memory() -> None:

@@ -6,13 +6,15 @@ answer that cannot be recorded: it is not given (contract, promise 3).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from zapd.audit.event import AuditEvent, Tag
 from zapd.audit.gaps import Summaries
 from zapd.audit.journal import Journal, JournalUnavailable
 from zapd.auth.decision import Decision
-from zapd.zap import TRY_AGAIN, Status, ZapReply, ZapRequest
+from zapd.zap import TRY_AGAIN, Asker, MalformedRequest, Status, ZapReply, ZapRequest
 
 # By number: hashing an enum's member calls Python, and this stands on the hot road.
 _TAGS = {
@@ -51,6 +53,42 @@ class Recorder:
             self.journal.note_gap(request.domain, request.address, decision.reason)
             return TRY_AGAIN
         return decision.reply
+
+    def record_malformed(
+        self, frames: Sequence[bytes], fault: MalformedRequest, question_id: bytes, asker: Asker
+    ) -> ZapReply:
+        """The reply to what is no question.
+
+        A 400 is a decision like any other and gets its record, with as much of the names as can be shown; a 500 is
+        only counted (limits.md, "malformed requests").
+        """
+        reply = ZapReply(Status(fault.status))
+        if self.silent or reply.status is not Status.REFUSED:
+            return reply
+        _, _, domain, address, _, mechanism, *_ = (_shown(frame) for frame in frames)
+        try:
+            self.journal.append(
+                AuditEvent(
+                    event=Tag.AUTH_REJECT.value,
+                    domain=domain,
+                    mechanism=mechanism,
+                    address=address,
+                    agent=asker.name,
+                    status=400,
+                    reason="malformed",
+                    question_id=question_id.hex(),
+                    detail={"fault": fault.reason},
+                )
+            )
+        except JournalUnavailable:
+            self.unrecorded += 1
+            self.journal.note_gap(domain, address, "malformed")
+            return TRY_AGAIN
+        return reply
+
+
+def _shown(frame: bytes) -> str:
+    return frame[:255].decode("utf-8", "replace")
 
 
 def event_of(request: ZapRequest, decision: Decision) -> AuditEvent:
