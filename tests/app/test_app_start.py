@@ -118,7 +118,7 @@ def test_a_second_zapd_on_the_same_folder_leaves_the_first_alone(tmp_path: Path)
     with Zapd(tmp_path, configuration=CONFIGURATION) as zapd:
         ended = zapd.run("serve")
         assert ended.returncode == 1
-        assert "another process listens there" in ended.stderr
+        assert "Another zapd serves from" in ended.stderr
         assert (tmp_path / "data" / "zap.sock").exists()
         assert zapd.call("GET", "/readyz").status_code == 200
 
