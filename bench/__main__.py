@@ -1,7 +1,8 @@
-"""Run the benchmark: `python -m bench [--rounds 5] [--seconds 3] [--only NAME]…`.
+"""Run the benchmark: `python -m bench [--rounds 5] [--seconds 3] [--unpinned] [--only NAME]…`.
 
 Every peer is started once and keeps running; the rounds are interleaved, so that whatever else the machine does
-meets all of them alike. The server has the first core, the generator the second. What is printed is medians over
+meets all of them alike. The server, with all its threads and processes, has the first core, the generator the
+second. What is printed is medians over
 the rounds, and ratios of medians within the run; figures of different runs are not comparable.
 """
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not peers:
         print(f"no such peer; there are: {', '.join(peer.name for peer in PEERS)}", file=sys.stderr)
         return 2
-    server_core, load_core = pick_cores()
+    server_core, load_core = (None, None) if options.unpinned else pick_cores()
     loadgen = compile_c("loadgen")
     with tempfile.TemporaryDirectory(prefix="zapd-bench-") as folder:
         keys = Path(folder) / "keys"
@@ -89,6 +90,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds before counting begins (0.5)")
     parser.add_argument("--in-flight", type=int, default=IN_FLIGHT, help=f"questions under way ({IN_FLIGHT})")
     parser.add_argument("--keys", type=int, default=KEY_COUNT, help=f"registered keys ({KEY_COUNT})")
+    parser.add_argument("--unpinned", action="store_true", help="let server and load use every core")
     parser.add_argument("--only", action="append", metavar="NAME", help="measure this peer alone; may be repeated")
     return parser.parse_args(arguments)
 
