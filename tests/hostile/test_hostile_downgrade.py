@@ -114,7 +114,7 @@ def _judge(listener: str, name: str, manner: str, sock: socket.socket) -> None:
 
 def test_a_refused_greeting_is_counted_and_logged_at_a_pace(scene: Scene, agent: CurveClient) -> None:
     """Whoever watches sees that somebody tries; the log does not fill with it."""
-    before = scene.metric('zapd_network_events{name="handshakes_protocol"}')
+    before = scene.metric('zapd_network_events_total{name="handshakes_protocol"}')
     logged = len(scene.zapd.logged().splitlines())
     began = time.monotonic()
     for _ in range(100):
@@ -122,7 +122,7 @@ def test_a_refused_greeting_is_counted_and_logged_at_a_pace(scene: Scene, agent:
             sock.sendall(SIGNATURE + b"\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32))
             while sock.recv(4096):
                 pass
-    assert scene.metric('zapd_network_events{name="handshakes_protocol"}') == before + 100
+    assert scene.metric('zapd_network_events_total{name="handshakes_protocol"}') == before + 100
     assert len(scene.zapd.logged().splitlines()) - logged <= 2 + (time.monotonic() - began)
 
 

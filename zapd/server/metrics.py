@@ -93,7 +93,8 @@ class ServiceCollector(Collector):
         )
         yield self._latency()
         for name, text, values in self._gauges():
-            family = GaugeMetricFamily(name, text, labels=("name",) if "" not in values else ())
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(name, text, labels=("name",) if "" not in values else ())
             for label, value in values.items():
                 family.add_metric((label,) if label else (), value)
             yield family
