@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -68,3 +69,27 @@ def test_a_file_that_breaks_its_reader_is_a_mistake_like_any_other(tmp_path: Pat
     path.write_text(content)
     with pytest.raises(InvalidConfiguration, match="absurd"):
         load(path)
+
+
+def test_an_older_database_put_back_resurrects_nobody(tmp_path: Path) -> None:
+    """A revoked key stays out although an older database took the place of the one that knew; the mend is said."""
+    scene = Scene.prepare(tmp_path)
+    data = tmp_path / "data"
+    try:
+        leaver = scene.add_key("leaver")
+        scene.zapd.stop()
+        shutil.copy(data / "zapd.db", tmp_path / "backup.db")
+        scene.zapd.start()
+        scene.zapd.ask("POST", f"/v1/keys/{scene.ids[leaver]}/revoke")
+        scene.zapd.stop()
+        for name in ("zapd.db-wal", "zapd.db-shm"):
+            (data / name).unlink(missing_ok=True)
+        shutil.copy(tmp_path / "backup.db", data / "zapd.db")
+        scene.zapd.start()
+        with scene.stranger() as asking:
+            assert status_of(asking.ask(question(b"1", b"orders", b"CURVE", (leaver,)))) == b"300"
+        readiness = scene.zapd.call("GET", "/readyz")
+        assert readiness.status_code == 503
+        assert "newest-change" in readiness.text
+    finally:
+        scene.zapd.stop()

@@ -13,9 +13,11 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from zapd.app.watermark import Watermark
 from zapd.errors import ConfigurationError, Unavailable
 from zapd.store import schema
 from zapd.store.agents_index import AgentsIndex
+from zapd.store.changes import ChangeLog
 from zapd.store.engine import open_engine, reading
 from zapd.store.feed import ChangeFeed
 from zapd.store.schema import SchemaState
@@ -29,7 +31,8 @@ RETRY = 1.0
 class Registry:
     """The database, its feed of changes, and the agents in memory."""
 
-    def __init__(self, url: str, base_dir: Path, max_staleness: float) -> None:
+    def __init__(self, url: str, base_dir: Path, max_staleness: float, watermark: Watermark) -> None:
+        self._watermark = watermark
         self.engine: Engine = open_engine(url, base_dir)
         self.feed = ChangeFeed(self.engine)
         self.agents = AgentsIndex(self.engine, self.feed)
@@ -69,6 +72,7 @@ class Registry:
 
     async def _open(self) -> None:
         await asyncio.to_thread(self._check_schema)
+        await asyncio.to_thread(self._check_age)
         await self.agents.start()
         self.problem = ""
 
@@ -81,6 +85,16 @@ class Registry:
                 self.problem = str(trouble)
             else:
                 log.warning("the registry can be read again")
+
+    def _check_age(self) -> None:
+        try:
+            with reading(self.engine) as connection:
+                last = ChangeLog().last(connection)
+        except SQLAlchemyError as trouble:
+            raise Unavailable(
+                f"The database does not answer ({type(trouble).__name__}): is it there?"
+            ) from trouble
+        self._watermark.check(last)
 
     def _check_schema(self) -> None:
         try:

@@ -29,6 +29,7 @@ from zapd.app.registry import Registry
 from zapd.app.restart import needs_restart, start_only
 from zapd.app.searching import Searching
 from zapd.app.translate import backend_info, domain_infos
+from zapd.app.watermark import Watermark
 from zapd.audit.event import AuditEvent, Tag
 from zapd.audit.gaps import Summaries
 from zapd.audit.journal import Journal, JournalUnavailable
@@ -92,7 +93,8 @@ class Service:
         self._started.append("folder")
         self._hash_pool = HashPool(config.limits.hash_workers or None, config.limits.hash_waiting)
         self._started.append("hash_pool")
-        self.registry = Registry(config.database_url(), config.base_dir, config.database.max_staleness)
+        watermark = Watermark(config.server.data_dir / "newest-change")
+        self.registry = Registry(config.database_url(), config.base_dir, config.database.max_staleness, watermark)
         self._started.append("registry")
         await self.registry.start()
         self.journal = await open_journal(config)
@@ -116,7 +118,7 @@ class Service:
         if config.audit.durability != "off":
             await self._searching.start()
         self._road = ChangeRoad(
-            self.registry.engine, recorder=ChangeRecorder(self.journal), feed=self.registry.feed
+            self.registry.engine, recorder=ChangeRecorder(self.journal, watermark.rise), feed=self.registry.feed
         )
         await self._start_admin(recorder)
         self._owing = asyncio.create_task(self._journal_what_is_owed(), name="zapd-owed-changes")

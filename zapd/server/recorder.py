@@ -6,7 +6,8 @@ answer that cannot be recorded: it is not given (contract, promise 3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -136,8 +137,10 @@ def members_of_granted(request: ZapRequest, backend: str) -> tuple[bytes, bytes]
 class ChangeRecorder:
     """The journal as administration's changes need it (see `zapd.admin.services.changes.Recorder`)."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, on_recorded: Callable[[int], None] = lambda _sequence: None) -> None:
+        """``on_recorded`` hears, in a thread, of each change that is on disk."""
         self._journal = journal
+        self._on_recorded = on_recorded
 
     @property
     def writable(self) -> bool:
@@ -153,3 +156,4 @@ class ChangeRecorder:
         """Append one change and wait until it is durable. Raises `JournalUnavailable`."""
         self._journal.append(event)
         await self._journal.durable()
+        await asyncio.to_thread(self._on_recorded, sequence)
