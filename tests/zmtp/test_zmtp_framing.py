@@ -117,6 +117,34 @@ def test_the_outcome_does_not_depend_on_the_cut(
     assert outcome(ClearDecoder(SMALL), [data[at : at + 1] for at in range(len(data))]) == whole
 
 
+LAYOUTS = st.sampled_from([(0,), (3,), (3, 0), (16, 0, 3, 1), (2, 2, 2)])
+ALIKE = st.lists(
+    st.tuples(LAYOUTS, st.integers(1, 6)).flatmap(
+        lambda run: st.lists(
+            st.tuples(*(st.binary(min_size=size, max_size=size) for size in run[0])).map(list),
+            min_size=run[1],
+            max_size=run[1],
+        )
+    ),
+    max_size=6,
+).map(lambda runs: [message for run in runs for message in run])
+FAULTS = st.sampled_from([b"", b"\x04\x03abc", b"\x08\x00", b"\x05\x00", b"\x01\x00" * 5, b"\x00"])
+
+
+@given(ALIKE, FAULTS, ALIKE, st.lists(st.integers(0, 10_000), max_size=10))
+def test_messages_that_lie_alike_are_read_like_any_other(
+    before: list[list[bytes]], between: bytes, behind: list[list[bytes]], places: list[int]
+) -> None:
+    """Runs of one layout, which the decoder takes apart in one call each, give what a decoder gives that sees
+    every octet alone and so never can; faults and commands between them too."""
+    data = encode_messages(before) + between + encode_messages(behind)
+    slowly = outcome(ClearDecoder(SMALL), [data[at : at + 1] for at in range(len(data))])
+    assert outcome(ClearDecoder(SMALL), cut(data, places)) == slowly
+    assert outcome(ClearDecoder(SMALL), [data]) == slowly
+    if not between:
+        assert slowly == ([*before, *behind], "")
+
+
 def test_a_command_between_the_parts_of_a_message_disturbs_nothing() -> None:
     """RFC 37 lets commands come there; the message stays whole and in its place."""
     data = encode_message([b"first"]) + b"\x01\x01a" + encode_command(b"\x04PONG") + b"\x00\x01b"
