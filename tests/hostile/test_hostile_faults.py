@@ -179,10 +179,11 @@ def test_draining_answers_300_and_still_ends(tmp_path: Path) -> None:
     scene = Scene.prepare(tmp_path)
     statuses: set[bytes] = set()
     with scene.stranger() as asking:
+        assert status_of(asking.ask(scene.valid(b"first"))) == b"200"
         asking.send(*[scene.valid(b"%d" % number) for number in range(200)])
-        scene.zapd.signal(signal.SIGTERM)
+        scene.zapd.signal(signal.SIGTERM)  # read before the flood or behind it, as it happens
         asking.send(*[scene.valid(b"%d" % number) for number in range(200)])
         statuses = {status_of(reply) for reply in asking.linger(3.0)}
     assert scene.zapd.stop() == 0
+    assert statuses
     assert statuses <= {b"200", b"300"}
-    assert b"200" in statuses
