@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket as system_socket
 import time
@@ -415,17 +414,26 @@ def test_a_turn_that_never_works_still_refuses(
     assert not socket.poll(300), "silence, which refuses as well"
 
 
-def test_killing_the_thread_does_not_kill_it(libzmq: Bench, central: Central) -> None:
-    """SystemExit thrown into the thread is one more fault: it answers on."""
+def test_killing_the_thread_does_not_kill_it(
+    libzmq: Bench, central: Central, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SystemExit raised in the thread is one more fault: it answers on."""
+    # Raised from inside: thrown in by PyThreadState_SetAsyncExc it reaches a thread that waits in libzmq only when
+    # that wait ends, and until then CPython 3.11 under a tracer (coverage) lets no thread enter a function.
     one = libzmq(central.address)
     assert one.status() == b"200"
-    thread = one.agent._bridge.thread.ident
-    assert thread is not None
-    for _ in range(3):
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))
-        one.status()
+    kills = iter([SystemExit, KeyboardInterrupt, SystemExit])
+    turn = Bridge._turn
+
+    def killed(bridge: Bridge) -> None:
+        for kind in kills:
+            raise kind
+        turn(bridge)
+
+    monkeypatch.setattr(Bridge, "_turn", killed)
+    one.status()  # whatever it says, the thread has turned since
+    assert wait_until(lambda: one.count("faults") == 3)
     assert one.agent.alive
-    assert one.count("faults") >= 1
     assert wait_until(lambda: one.status() == b"200")
 
 
