@@ -24,7 +24,7 @@ demo: $(VENV)/.server  ## watch zapd admit one client, refuse another, and revok
 	exec $(BIN)/zapd demo
 
 test: packages-test lint  ## everything that CI runs: format, lint, types, layers, tests with coverage
-	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term $(PYTEST)
+	@sh scripts/test.sh '$(BIN)/python' '$(WORKERS)' $(PYTEST)
 
 lint: $(VENV)/.dev  ## formatter, linter, types, layers; changes nothing
 	$(BIN)/ruff check .

@@ -40,10 +40,12 @@ def segments_of(directory: Path, instance: str = "") -> list[Path]:
 
 
 def records(directory: Path, instance: str = "") -> list[dict[str, Any]]:
-    """Every whole record there, in order; lines that are none are left out."""
-    lines = [
-        line for path in segments_of(directory, instance) for line in path.read_bytes().splitlines(keepends=True)
-    ]
+    """Every whole record there, in order; lines that are none are left out, and so are segments that retention
+    removes between their listing and their reading."""
+    lines: list[bytes] = []
+    for path in segments_of(directory, instance):
+        with contextlib.suppress(FileNotFoundError):
+            lines += path.read_bytes().splitlines(keepends=True)
     found = []
     for line in lines:
         with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
