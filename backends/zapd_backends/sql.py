@@ -16,25 +16,16 @@ from typing import ClassVar, Final, Self
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from zapd.auth.backend import UNKNOWN, BackendContext, Card, Outcome, Principal, Question, Verdict
+from zapd.auth.backend import UNKNOWN, Admission, BackendContext, Outcome, Principal, Question, Verdict
 from zapd.auth.hashing import HashPoolFull
 from zapd.errors import ConfigurationError, InvalidInput, Unavailable
 from zapd.store.domains import Grant
 from zapd.store.engine import reading
 from zapd.store.feed import Change
 from zapd.store.keys import KeyState
-from zapd.store.snapshot import (
-    NEVER,
-    SEPARATOR,
-    UserFacts,
-    load_keys,
-    load_some_keys,
-    load_users,
-    read_attributes,
-    read_shared,
-    unpack,
-)
+from zapd.store.snapshot import NEVER, UserFacts, load_keys, load_some_keys, load_users
 from zapd.store.users import UserState
+from zapd_backends.key_table import KeyTable
 
 CLOCK_TOLERANCE: Final = 60.0
 """Seconds that the wall clock may go back before an expiry it had passed is in doubt (limits.md R22)."""
@@ -63,7 +54,7 @@ class SqlBackend:
         self._database = database
         self._clock = context.wall_clock or time.time
         self._latest = 0.0
-        self._keys: dict[bytes, bytes] | None = None
+        self._keys: KeyTable | None = None
         self._users: dict[str, UserFacts] = {}
         self._lock = asyncio.Lock()
         """One reader of the database at a time, so that nothing older is put over something newer."""
@@ -104,36 +95,24 @@ class SqlBackend:
 
     def __len__(self) -> int:
         """How many keys are in memory."""
-        return len(self._keys or ())
+        return 0 if self._keys is None else len(self._keys)
 
     # -- deciding --------------------------------------------------------------------------------------------
 
-    def recall(self, key: bytes, domain: str) -> Card | None:
-        """An active key, granted here and now (`zapd.auth.backend.AnswersFromMemory`); all else is for `check`."""
-        record = self._keys.get(key) if self._keys is not None else None
-        if record is None:
-            return None
-        user, expires, not_before, mark, attributes, shared = record.split(SEPARATOR, 5)
-        state, grant, groups = read_shared(shared)
+    def recall(self, keys: Sequence[bytes], domain: str) -> Sequence[Admission | None]:
+        """Active keys, granted here and now (`zapd.auth.backend.AnswersFromMemory`); all else is for `check`."""
         now = self._clock()
-        if (
-            state is not _ACTIVE
-            or not (domain in grant.exact or grant.covers(domain))
-            or now < self._latest  # a clock that goes back puts every expiry in doubt
-            or (expires and int(expires) <= now * 1e6)
-            or (not_before and now * 1e6 < int(not_before))
-        ):
-            return None
+        if self._keys is None or now < self._latest:  # a clock that goes back puts every expiry in doubt
+            return (None,) * len(keys)
         self._latest = now
-        return user, mark, groups, read_attributes(attributes)
+        return self._keys.recall(keys, domain, now)
 
     def _check_key(self, key: bytes, domain: str) -> Verdict:
         if self._keys is None:
             return _NOT_LOADED
-        record = self._keys.get(key)
-        if record is None:
+        facts = self._keys.facts(key)
+        if facts is None:
             return UNKNOWN
-        facts = unpack(record)
         principal = Principal(facts.user, facts.groups, facts.attributes)
         if facts.state is KeyState.REVOKED:
             return self._judge(Verdict(Outcome.LOCKED, principal, "revoked"), facts.grant, 0.0, NEVER, domain)
@@ -190,7 +169,8 @@ class SqlBackend:
     # -- following the registry ------------------------------------------------------------------------------
 
     async def _load(self) -> None:
-        self._keys, users = await self._ask_both()
+        keys, users = await self._ask_both()
+        self._keys = KeyTable(keys)
         self._users = {}
         self._take_users(users)
         self._context.forget()
@@ -253,7 +233,6 @@ class SqlBackend:
             raise _away(trouble) from trouble
 
 
-_ACTIVE: Final = KeyState.ACTIVE
 _NOT_LOADED: Final = Verdict(Outcome.UNAVAILABLE, reason="registry_not_read")
 _POOL_FULL: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_pool_full")
 _UNUSABLE: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_unusable")

@@ -14,7 +14,8 @@ from support.store_fixtures import MOMENT, key_record
 from zapd_backends import sql
 from zapd_backends.sql import SqlBackend
 
-from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Question
+from zapd.auth.admission import card_of
+from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Principal, Question, Verdict
 from zapd.auth.hashing import HashPool
 from zapd.errors import ConfigurationError, Unavailable
 from zapd.store.changes import ChangeLog
@@ -22,6 +23,7 @@ from zapd.store.engine import writing
 from zapd.store.feed import ChangeFeed
 from zapd.store.keys import KeyRecord, KeyRegistry, KeyState
 from zapd.store.users import UserRecord, UserRegistry, UserState
+from zapd.zmtp.keys import fingerprint
 
 NOW = MOMENT.timestamp()
 
@@ -63,13 +65,29 @@ class Harness:
                 ChangeLog().append(connection, kind=kind, subject=subject, time=MOMENT, event="{}")
 
     def ask(self, record: KeyRecord, domain: str = "orders") -> tuple[Outcome, str, str]:
-        """A CURVE question, which must be answered without suspending: (outcome, reason, name)."""
+        """A CURVE question, which must be answered without suspending: (outcome, reason, name). What the backend
+        knows by heart must say the same, before and after."""
+        before = self._ask(record, domain)
+        (admission,) = self.backend.recall([record.public_key], domain)
+        verdict = self._ask(record, domain)
+        assert verdict == before
+        if admission is not None:
+            assert verdict.outcome is Outcome.ACCEPT
+            assert verdict.principal is not None
+            user, mark, groups, attributes = card_of(admission)
+            assert Principal(user.decode(), groups, attributes) == verdict.principal
+            assert fingerprint(record.public_key) == f"SHA256:{mark.decode()}"
+            assert self.backend.recall([record.public_key] * 3, domain) == [admission] * 3
+        elif self.now >= self.backend._latest:  # after a clock that went back, memory keeps still
+            assert verdict.outcome is not Outcome.ACCEPT
+        return verdict.outcome, verdict.reason, verdict.principal.name if verdict.principal else ""
+
+    def _ask(self, record: KeyRecord, domain: str) -> Verdict:
         work = self.backend.check(Question(domain, "CURVE", "10.0.0.1", record.public_key))
         try:
             work.send(None)
         except StopIteration as done:
-            verdict = done.value
-            return verdict.outcome, verdict.reason, verdict.principal.name if verdict.principal else ""
+            return done.value
         raise AssertionError("the backend suspended over a CURVE question")
 
     async def login(self, name: str, password: bytes, domain: str = "orders") -> tuple[Outcome, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.server_fixtures import ALICE, STRANGER, Connection, house, question
 
+from zapd.auth.admission import encode_admission
+from zapd.auth.backend import Admission
 from zapd.auth.policy import Link, Policy, Rule
 from zapd.server.express import Express
 from zapd.zap import Asker
@@ -19,9 +22,10 @@ EDGE = Asker("edge-1", ("orders",))
 GROUPS = ("traders",)
 
 
-def by_heart(user: bytes = b"alice") -> object:
-    """What `Keys` of the fixture knows, as a backend that gives cards."""
-    return lambda key, domain: (user, b"m" * 43, GROUPS, ()) if key == ALICE else None
+def by_heart(user: bytes = b"alice") -> Callable[[Sequence[bytes], str], list[Admission | None]]:
+    """What `Keys` of the fixture knows, as a backend that answers from memory."""
+    admission = encode_admission((user, b"m" * 43, GROUPS, ()))
+    return lambda keys, domain: [admission if key == ALICE else None for key in keys]
 
 
 def express_of(zapd, user: bytes = b"alice") -> Express:

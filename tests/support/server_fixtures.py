@@ -19,6 +19,8 @@ from zapd.server.endpoint import Endpoint, EndpointPeer
 from zapd.server.metrics import DecisionMetrics
 from zapd.server.recorder import Recorder
 from zapd.zap import Asker
+from zapd.zmtp.decoding import ClearDecoder, Item
+from zapd.zmtp.limits import DEFAULT_LIMITS
 
 ALICE = bytes(range(32))
 STRANGER = bytes(reversed(range(32)))
@@ -63,6 +65,20 @@ class Connection:
         self.writes += 1
         self.sent += [list(parts) for parts in messages]
         return True
+
+    def send_encoded(self, octets: bytes) -> bool:
+        self.writes += 1
+        self.sent += messages_in(octets)
+        return True
+
+
+def messages_in(octets: bytes) -> list[list[bytes]]:
+    """Clear frames, read."""
+    items: list[Item] = []
+    decoder = ClearDecoder(DEFAULT_LIMITS)
+    decoder.feed(octets, items)
+    assert decoder.between_messages
+    return [parts for item in items for parts in item if not isinstance(parts, int)]
 
 
 @dataclass

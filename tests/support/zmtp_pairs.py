@@ -78,7 +78,7 @@ def merged(happened: Iterable[Event]) -> list[Event]:
     result: list[Event] = []
     for event in happened:
         if isinstance(event, MessagesReceived) and result and isinstance(result[-1], MessagesReceived):
-            result[-1] = MessagesReceived(result[-1].messages + event.messages)
+            result[-1] = MessagesReceived([*result[-1].messages, *event.messages])
         else:
             result.append(event)
     return result

@@ -10,12 +10,9 @@ from hypothesis import strategies as st
 from support.zmtp_pairs import ToyCipher
 
 from zapd.errors import LocalProtocolError
+from zapd.zmtp.decoding import ClearDecoder, Decoder, Item, SealedDecoder
 from zapd.zmtp.framing import (
-    ClearDecoder,
     CommandReader,
-    Decoder,
-    Item,
-    SealedDecoder,
     encode_command,
     encode_frame,
     encode_message,

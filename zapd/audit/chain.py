@@ -8,8 +8,8 @@ A line is one JSON object of ASCII, ended by a newline, its only octet below 32:
 ``,"hash"``, in hex. The hash before an instance's first line is the SHA-256 of the instance's id, so that no
 line of one instance fits another. Knows nothing of files and durability.
 
-`Chain.line` runs once for each decision, on the event loop's thread: about two microseconds, most of them in
-msgspec and OpenSSL.
+`Chain.seal` runs on the event loop's thread for all decisions that came together: about 1.5 microseconds each,
+most of them in OpenSSL.
 """
 
 from __future__ import annotations
@@ -121,22 +121,28 @@ class Chain:
                 members = _tame(event)
         except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
             members = _tame(event)
-        return self.seal((members[1:-1],))
+        return self.seal(((members[1:-1],),))
 
-    def seal(self, members: Iterable[bytes]) -> bytes:
-        """A line around the members of an event, as `line` would have rendered them: printable ASCII, well below
-        `MAX_LINE`, without the braces; in as many pieces as it pleases whoever has them."""
+    def seal(self, events: Iterable[tuple[bytes, ...]]) -> bytes:
+        """Lines of one moment, joined: around each event's members as `line` would have rendered them, printable
+        ASCII, well below `MAX_LINE`, without the braces; in as many pieces as it pleases whoever has them."""
         now = self._clock()
         within = now - self._second
         if not 0 <= within < 1_000_000_000:
             second, within = divmod(now, 1_000_000_000)
             self._second = second * 1_000_000_000
             self._before = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode("ascii")
-        self.sequence = sequence = self.sequence + 1
-        microseconds = str(1_000_000 + within // 1000).encode()[1:]  # six digits, quicker than by %06d
-        body = b"".join((self._before, microseconds, self._middle, str(sequence).encode(), b",", *members))
-        self.digest = digest = _sha256(self.digest + body).digest()
-        return b"".join((body, b',"hash":"', hexlify(digest), b'"}\n'))
+        begin = b"%b%06d%b" % (self._before, within // 1000, self._middle)
+        sequence, digest = self.sequence, self.digest
+        join, sha256 = b"".join, _sha256
+        lines: list[bytes] = []
+        for members in events:
+            sequence += 1
+            body = join((begin, b"%d," % sequence, *members))
+            digest = sha256(digest + body).digest()
+            lines += (body, _HASH_MEMBER, hexlify(digest), b'"}\n')
+        self.sequence, self.digest = sequence, digest
+        return join(lines)
 
     @property
     def link(self) -> Link:

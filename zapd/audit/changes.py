@@ -24,7 +24,7 @@ _decode = msgspec.json.Decoder(_Numbered).decode
 
 
 def changes_in(lines: Iterable[bytes], wanted: set[int]) -> set[int]:
-    """Those of the ``wanted`` change numbers that these lines record."""
+    """Those of the ``wanted`` change numbers that these lines record (what is several lines holds decisions)."""
     found: set[int] = set()
     for line in lines:
         if b'"change":' in line and line.endswith(b"\n"):

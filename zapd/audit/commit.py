@@ -76,7 +76,8 @@ class GroupCommit:
         self._chain: Chain | None = None
         self._held: Held | None = None
         self._durable = Link(0, b"")
-        # The open group, and whether something will take it: a timer, or the end of the group before.
+        # The open group, each entry one line or several, and whether something will take it: a timer, or the end
+        # of the group before.
         self._lines: list[bytes] = []
         self._octets = 0
         self._callbacks: list[Callable[[bool], None]] = []
@@ -187,8 +188,12 @@ class GroupCommit:
             if self._timer is not None:
                 self._timer.cancel()
             self._dispatch()
-        elif self._octets >= self._pace.max_octets or len(self._lines) >= self._pace.max_records:
+        elif self._octets >= self._pace.max_octets or self._waiting(self._inflight) >= self._pace.max_records:
             raise Full
+
+    def _waiting(self, group: _Group) -> int:
+        """Records behind a group."""
+        return 0 if self._chain is None else self._chain.sequence - group.link.sequence
 
     # --- trouble and its end -------------------------------------------------------------------------------
 

@@ -133,9 +133,9 @@ class Journal(GroupCommit):
         self._take(chain.line(event))
         return chain.sequence
 
-    def append_members(self, members: Iterable[bytes]) -> None:
-        """`append` for who has rendered an event already: see `zapd.audit.chain.Chain.seal`."""
-        self._take(self._open_chain().seal(members))
+    def append_rendered(self, events: Iterable[tuple[bytes, ...]]) -> None:
+        """`append` for who has rendered events already, all or none: see `zapd.audit.chain.Chain.seal`."""
+        self._take(self._open_chain().seal(events))
 
     def _open_chain(self) -> Chain:
         if not self._accepting or self._chain is None:
@@ -147,9 +147,9 @@ class Journal(GroupCommit):
                 raise JournalUnavailable("the journal's backlog is at its bound: the disk is too slow") from None
         return self._chain
 
-    def _take(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._octets += len(line)
+    def _take(self, lines: bytes) -> None:
+        self._lines.append(lines)
+        self._octets += len(lines)
         if not self._scheduled:
             self._schedule()
 
@@ -296,8 +296,8 @@ class _Silent(Journal):
         self._count += 1
         return self._count
 
-    def append_members(self, members: Iterable[bytes]) -> None:
-        self._count += 1
+    def append_rendered(self, events: Iterable[tuple[bytes, ...]]) -> None:
+        self._count += sum(1 for _ in events)
 
     @property
     def sequence(self) -> int:

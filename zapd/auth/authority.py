@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Final, Protocol
 
 import structlog
 
-from zapd.auth.backend import Card, Outcome, Principal, Question, Verdict
+from zapd.auth.backend import Admission, Outcome, Principal, Question, Verdict
 from zapd.auth.cache import ENTRIES, DecisionCache, remembered
 from zapd.auth.catalog import BackendHandle
 from zapd.auth.chain import OVERLOAD, Answer
@@ -123,21 +123,19 @@ class Authority:
         the mechanism and the address are allowed. None where that is not so, or no backend answers."""
         return self._lanes.place(asker, domain, address)
 
-    def admit(self, place: Place, key: bytes) -> tuple[Card, bytes] | None:
-        """The backend's card for a key that it lets in by heart, and the reply's metadata. None for every other
-        key: `decide` says what becomes of it. Nearly all questions of a fleet at work end here.
+    def admit(self, place: Place, keys: Sequence[bytes]) -> Sequence[Admission | None]:
+        """For each key that the backend lets in by heart its admission; None for every other: `decide` says what
+        becomes of it. Nearly all questions of a fleet at work end here.
 
         Only while `in_force` is what it was when the place was asked for.
         """
         first = place.first
         try:
-            card = first.recall(key, place.domain)
-            if card is None:
-                return None
-            first.asked += 1
-            return card, self._grants.metadata_of(card)
+            found = first.recall(keys, place.domain)
         except Exception:  # noqa: BLE001 - `decide` meets the same trouble, and says what it is
-            return None
+            return (None,) * len(keys)
+        first.asked += len(found) - found.count(None)
+        return found
 
     async def decide(self, request: ZapRequest) -> Decision:
         """Decide one question. Never raises; does not suspend when memory can answer."""

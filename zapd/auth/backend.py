@@ -8,7 +8,7 @@ never backend code. Built-in backends and strangers' come through the same door:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -146,18 +146,21 @@ class Backend(Protocol):
 
 
 Card = tuple[bytes, bytes, tuple[str, ...], tuple[tuple[str, str], ...]]
-"""An admission ready for a reply, as a backend gives it that knows a CURVE key by heart: (user, mark, groups,
-attributes). ``user`` is the principal's name in UTF-8, 1 to 255 octets without control characters; ``mark`` the
-key's fingerprint without ``SHA256:``. Groups and attributes should be the same tuples for the same content where
-that can be had: how they encode is remembered by identity. A bare tuple, since one is made for each question."""
+"""Who a CURVE key belongs to: (user, mark, groups, attributes). ``user`` is the principal's name in UTF-8, 1 to
+255 octets without control characters; ``mark`` the key's fingerprint without ``SHA256:``."""
+
+Admission = bytes
+"""The reply that lets a key in, made of its card by `zapd.auth.admission.encode_admission`."""
 
 
 class AnswersFromMemory(Protocol):
     """A backend that knows CURVE keys by heart may have this beside `Backend`: the quickest road there is."""
 
-    def recall(self, key: bytes, domain: str) -> Card | None:
-        """The admission, if `check` would accept this key in this domain now and memory alone can say so. None for
-        everything else, every doubt included: `check` is asked then. Never blocks."""
+    def recall(self, keys: Sequence[bytes], domain: str) -> Sequence[Admission | None]:
+        """For each of these keys its admission, if `check` would accept it in this domain now and memory alone can
+        say so. None for everything else, every doubt included: `check` is asked then. Never blocks.
+
+        Asked about all keys that came together: what is the same for all is worth looking at once."""
         ...
 
 

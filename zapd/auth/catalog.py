@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 import structlog
 
-from zapd.auth.backend import Backend, BackendContext, Card, Outcome, Question, Verdict
+from zapd.auth.backend import Admission, Backend, BackendContext, Outcome, Question, Verdict
 from zapd.auth.pace import Pace
 from zapd.errors import ConfigurationError, ZapdError
 from zapd.zap.request import CREDENTIALS
@@ -35,7 +35,7 @@ OPEN_QUESTIONS: Final = 256
 """How many questions of one mechanism a backend may be working on."""
 
 _Check = Callable[[Question], Coroutine[Any, Any, Verdict]]
-_Recall = Callable[[bytes, str], Card | None]
+_Recall = Callable[[Sequence[bytes], str], Sequence[Admission | None]]
 
 
 class State(StrEnum):
@@ -221,8 +221,8 @@ class BackendHandle:
         return _NOT_RUNNING
 
 
-def _nothing(_key: bytes, _domain: str) -> None:
-    return None
+def _nothing(keys: Sequence[bytes], _domain: str) -> Sequence[None]:
+    return (None,) * len(keys)
 
 
 _NOT_RUNNING: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_disabled")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from zapd.auth.backend import Card, Principal
+from zapd.auth.backend import Principal
 from zapd.errors import InvalidInput
 from zapd.store.rules import MAX_METADATA, check_attributes, check_groups, check_name
 from zapd.zap import Status, ZapReply
@@ -24,9 +24,10 @@ _SHAPES: Final = 4096
 """Distinct sets of groups and attributes whose encoding is remembered: many keys share few."""
 
 _FINGERPRINT_LENGTH: Final = len(fingerprint(bytes(32)))
-_KEY_HEAD: Final = encode_properties([(KEY, bytes(_FINGERPRINT_LENGTH))])[:-_FINGERPRINT_LENGTH]
-_CARD_HEAD: Final = _KEY_HEAD + b"SHA256:"
-_TOO_LONG: Final = f"groups and attributes take more than {MAX_METADATA} octets of a reply"
+MARK_LENGTH: Final = _FINGERPRINT_LENGTH - len("SHA256:")
+KEY_HEAD: Final = encode_properties([(KEY, bytes(_FINGERPRINT_LENGTH))])[:-_FINGERPRINT_LENGTH]
+"""What stands before a fingerprint in the metadata."""
+TOO_LONG: Final = f"groups and attributes take more than {MAX_METADATA} octets of a reply"
 _NO_KEY: Final = encode_properties([(KEY, b"")])
 
 
@@ -41,24 +42,16 @@ class Grants:
     def for_key(self, principal: Principal, mark: str) -> ZapReply:
         """The reply for a principal that came with the key of this fingerprint. Raises `InvalidInput` for a
         principal that breaks a rule."""
-        return self._reply(principal, _KEY_HEAD + mark.encode("ascii"))
+        return self._reply(principal, KEY_HEAD + mark.encode("ascii"))
 
     def without_key(self, principal: Principal) -> ZapReply:
         """The reply for a principal that came with no key. Raises `InvalidInput` as `for_key` does."""
         return self._reply(principal, _NO_KEY)
 
-    def metadata_of(self, card: Card) -> bytes:
-        """The metadata of the reply to a key that a backend knows by heart. Raises as `for_key` does."""
-        _, mark, groups, attributes = card
-        metadata = self._properties(groups, attributes) + _CARD_HEAD + mark
-        if len(metadata) > MAX_METADATA:
-            raise InvalidInput(_TOO_LONG)
-        return metadata
-
     def _reply(self, principal: Principal, key_property: bytes) -> ZapReply:
         metadata = self._properties(principal.groups, principal.attributes) + key_property
         if len(metadata) > MAX_METADATA:
-            raise InvalidInput(_TOO_LONG)
+            raise InvalidInput(TOO_LONG)
         return ZapReply(Status.GRANTED, check_name(principal.name).encode("utf-8"), metadata)
 
     def _properties(self, groups: tuple[str, ...], attributes: tuple[tuple[str, str], ...]) -> bytes:
@@ -67,7 +60,7 @@ class Grants:
             return known[2]
         if len(self._shapes) >= _SHAPES:
             self._shapes.clear()
-        encoded = _encode(groups, attributes)
+        encoded = encode_shape(groups, attributes)
         self._shapes[id(groups), id(attributes)] = (
             groups,
             attributes,
@@ -81,7 +74,8 @@ def null_reply(user: str) -> ZapReply:
     return ZapReply(Status.GRANTED, user.encode("utf-8"), encode_properties([(GROUPS, b""), (KEY, b"")]))
 
 
-def _encode(groups: tuple[str, ...], attributes: tuple[tuple[str, str], ...]) -> bytes:
+def encode_shape(groups: tuple[str, ...], attributes: tuple[tuple[str, str], ...]) -> bytes:
+    """The metadata but for the key's property, which comes last. Raises `InvalidInput` for what breaks a rule."""
     check_groups(groups)
     check_attributes(dict(attributes))
     properties = [(GROUPS, ",".join(groups).encode("utf-8"))]

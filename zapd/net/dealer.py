@@ -64,7 +64,7 @@ class Dealer:
         self,
         address: Address | str,
         mechanism: Mechanism | Callable[[], Mechanism],
-        on_messages: Callable[[list[list[bytes]]], None],
+        on_messages: Callable[[Sequence[list[bytes]]], None],
         *,
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[Down], None] | None = None,
@@ -217,7 +217,7 @@ class Dealer:
 
     # What the peer tells (see `zapd.net.peer.Owner`)
 
-    def _deliver(self, peer: Peer, messages: list[list[bytes]]) -> None:
+    def _deliver(self, peer: Peer, messages: Sequence[list[bytes]]) -> None:
         self._on_messages(messages)
 
     def on_credentials(self, peer: Peer, credentials: CredentialsLike) -> None:

@@ -105,7 +105,7 @@ class Peer(asyncio.Protocol):
         self,
         connection: Connection,
         owner: Owner,
-        deliver: Callable[[Peer, list[list[bytes]]], None],
+        deliver: Callable[[Peer, Sequence[list[bytes]]], None],
         limits: PeerLimits,
         loop: asyncio.AbstractEventLoop,
         *,
@@ -178,9 +178,16 @@ class Peer(asyncio.Protocol):
         if connection is None or not connection.ready:  # it may have failed behind the messages in hand
             return False
         connection.send_messages(messages)
-        if not (self._corked or self._flushing):
-            self._flushing = True
-            self._loop.call_soon(self._flush_later)
+        self._leave()
+        return True
+
+    def send_encoded(self, octets: bytes) -> bool:
+        """The same for messages that are clear frames already; not for a peer inside a cipher."""
+        connection = self._connection
+        if connection is None or not connection.ready:
+            return False
+        connection.send_encoded(octets)
+        self._leave()
         return True
 
     def admit(self, user_id: bytes = b"", metadata: bytes = b"") -> None:
@@ -367,6 +374,12 @@ class Peer(asyncio.Protocol):
         last_words = b"" if self._connection is None else self._connection.data_to_send()
         self._end(Ending.PROTOCOL, event.reason, event.status)
         self._linger(last_words)
+
+    def _leave(self) -> None:
+        """See that what was queued goes out."""
+        if not (self._corked or self._flushing):
+            self._flushing = True
+            self._loop.call_soon(self._flush_later)
 
     def _flush_later(self) -> None:
         self._flushing = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from zapd.net.address import Address
@@ -119,7 +119,7 @@ class RemoteHandler:
             timer.cancel()
             self._open.pop(question_id, None)
 
-    def _take(self, messages: list[list[bytes]]) -> None:
+    def _take(self, messages: Sequence[list[bytes]]) -> None:
         for parts in messages:
             question_id = parts[0]
             question = self._open.pop(question_id, None) if len(parts) > 2 and parts[1] == b"" else None

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -48,7 +48,7 @@ _LAST_TURNS = 1.0
 _MAY_STAY = frozenset({Ending.HELD, Ending.REFUSED, Ending.PROTOCOL})
 """Strangers whose connection outlives its end for a while: in silence, or to have its ERROR read."""
 
-OnMessages = Callable[[Peer, list[list[bytes]]], None]
+OnMessages = Callable[[Peer, Sequence[list[bytes]]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ class Router:
 
     # What peers tell (see `zapd.net.peer.Owner`)
 
-    def _deliver(self, peer: Peer, messages: list[list[bytes]]) -> None:
+    def _deliver(self, peer: Peer, messages: Sequence[list[bytes]]) -> None:
         self.counters.messages_received += len(messages)
         self._on_messages(peer, messages)
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from zapd.auth.decision import Decision
-from zapd.server.express import Express
+from zapd.server.express import Answers, Express
 from zapd.server.metrics import DecisionMetrics
 from zapd.server.recorder import Recorder
 from zapd.zap import (
@@ -32,6 +32,8 @@ from zapd.zap import (
     reply_frames,
     split_envelope,
 )
+from zapd.zmtp.framing import encode_message
+from zapd.zmtp.run import Run
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +52,8 @@ class Asking(Protocol):
     """An `EndpointPeer`, set when the peer became ready."""
 
     def send_messages(self, messages: Iterable[Sequence[bytes]]) -> bool: ...
+
+    def send_encoded(self, octets: bytes) -> bool: ...
 
 
 class EndpointPeer:
@@ -89,7 +93,7 @@ class Endpoint:
         self.draining = False
         """True from SIGTERM on: newcomers hear 300."""
 
-    def on_messages(self, peer: Asking, messages: list[list[bytes]]) -> None:
+    def on_messages(self, peer: Asking, messages: Sequence[list[bytes]]) -> None:
         """Answer all that arrived together."""
         started = perf_counter()
         asking: EndpointPeer = peer.context
@@ -99,6 +103,11 @@ class Endpoint:
         express = self._express
         if express is not None and (self.draining or not express.is_open()):
             express = None
+        if express is not None and isinstance(messages, Run):
+            quick = express.answer_run(asker, messages)
+            if quick.heads:
+                self._release_run(peer, quick, started)
+            messages = quick.others
         for parts in messages:
             if express is not None:
                 frames = express.answer(asker, parts)
@@ -204,11 +213,26 @@ class Endpoint:
 
         self._recorder.journal.when_durable(send)
 
+    def _release_run(self, peer: Asking, answers: Answers, started: float) -> None:
+        """`_release`, for what took the express road together."""
+
+        def send(durable: bool) -> None:
+            if durable:
+                peer.send_encoded(answers.octets())
+            else:
+                self._recorder.unrecorded += len(answers.heads)
+                peer.send_encoded(answers.octets_with(_TRY_AGAIN))
+            self._metrics.observe(perf_counter() - started, len(answers.heads))
+
+        self._recorder.journal.when_durable(send)
+
 
 def _deferred(reason: str, *, asked: bool = False) -> Decision:
     return Decision(TRY_AGAIN, reason, asked=asked)
 
 
+_TRY_AGAIN = encode_message(reply_frames(TRY_AGAIN, b"", "CURVE")[2:])
+"""A 300 behind the request id, as octets."""
 DRAINING = _deferred("draining")
 OVERLOAD = _deferred("overload")
 BUG = _deferred("internal_error", asked=True)

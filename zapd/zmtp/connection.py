@@ -18,6 +18,7 @@ from contextlib import suppress
 
 from zapd.errors import LocalProtocolError
 from zapd.zmtp import commands
+from zapd.zmtp.decoding import Batch, ClearDecoder, Decoder, Item, SealedDecoder
 from zapd.zmtp.events import (
     AuthenticationRequired,
     ConnectionClosed,
@@ -30,12 +31,7 @@ from zapd.zmtp.events import (
     SubscriptionReceived,
 )
 from zapd.zmtp.framing import (
-    Batch,
-    ClearDecoder,
     CommandReader,
-    Decoder,
-    Item,
-    SealedDecoder,
     encode_command,
     encode_messages,
     seal_command,
@@ -45,6 +41,7 @@ from zapd.zmtp.greeting import GREETING_SIZE, Greeting, encode_greeting, mechani
 from zapd.zmtp.handshake import Ask, Cipher, Handshake, Mechanism, PeerError, Send, Session
 from zapd.zmtp.limits import DEFAULT_LIMITS, Limits
 from zapd.zmtp.metadata import PeerMetadata, own_metadata, read_metadata
+from zapd.zmtp.run import Run
 from zapd.zmtp.socket_types import PUBLISHERS, SUBSCRIBERS, compatible
 from zapd.zmtp.state import OVER, Move, State, after
 
@@ -188,6 +185,15 @@ class Connection:
             raise LocalProtocolError("messages can be sent only while the connection is ready")
         cipher = self._cipher
         self._out.append(encode_messages(messages) if cipher is None else seal_messages(messages, cipher))
+
+    def send_encoded(self, octets: bytes) -> None:
+        """Queue whole messages that are clear frames already (`zapd.zmtp.framing.encode_messages`), well formed.
+        `LocalProtocolError` unless `ready`, and inside a cipher."""
+        if self._decoder is None:
+            raise LocalProtocolError("messages can be sent only while the connection is ready")
+        if self._cipher is not None:
+            raise LocalProtocolError("clear frames may not travel beside a cipher")
+        self._out.append(octets)
 
     def send_ping(self, ttl: float = 0.0, context: bytes = b"") -> None:
         """Queue a PING; ``ttl`` in seconds, below 65.6 (libzmq counts in 16 bits of milliseconds); ``context``
@@ -336,7 +342,7 @@ class Connection:
                 for item in items:
                     if self._decoder is None:  # the command before ended it
                         break
-                    if not isinstance(item, list):
+                    if isinstance(item, bytes):
                         self._receive_command(item)
                     elif self._publishes:
                         self._receive_subscriptions(item)
@@ -346,7 +352,7 @@ class Connection:
             if self._decoder is not None:
                 self._fail(_blame(fault))
 
-    def _receive_subscriptions(self, batch: Batch) -> None:
+    def _receive_subscriptions(self, batch: Batch | Run) -> None:
         """A publisher takes both forms of subscription from everybody, as libzmq does. An XPUB shows its
         application other messages too; a PUB has no use for them."""
         others: Batch = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zapd.zmtp.handshake import CredentialsLike
+from zapd.zmtp.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class MessagesReceived:
     """Whole messages, in order, each a list of parts. One event for all that arrived together: a value for
     each message would cost the hot road more than the framing itself."""
 
-    messages: list[list[bytes]]
+    messages: list[list[bytes]] | Run
+    """A `Run` where they lay alike on the wire, in clear."""
 
 
 @dataclass(frozen=True, slots=True)
