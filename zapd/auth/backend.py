@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import msgspec
 
+from zapd.errors import Unavailable
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
@@ -111,6 +113,12 @@ class BackendContext:
     """Call when what this backend knows has changed: cached answers are forgotten at once."""
 
 
+class BackendBusy(Unavailable):
+    """Raised by a backend that has no room for another question: nobody was asked, and that is no outage."""
+
+    code = "backend_busy"
+
+
 class Backend(Protocol):
     """Whoever knows credentials of some kind. Made by `from_settings`, opened by `start`, asked by `check`."""
 
@@ -130,8 +138,8 @@ class Backend(Protocol):
     async def check(self, question: Question) -> Verdict:
         """Answer one question. Never blocks the loop; does not suspend when memory can answer.
 
-        An exception is a bug and becomes UNAVAILABLE, but for `zapd.errors.Unavailable` (the world's trouble)
-        and `zapd.auth.hashing.HashPoolFull`, which become UNAVAILABLE without alarm.
+        An exception is a bug and becomes UNAVAILABLE, but for `zapd.errors.Unavailable` (the world's trouble),
+        `BackendBusy` and `zapd.auth.hashing.HashPoolFull`, which become UNAVAILABLE without alarm.
 
         zapd runs it by hand up to its first suspension and gives it a task only then, so that an answer from
         memory costs none. Hence code that needs the current task (``asyncio.timeout``, anyio, httpx) must come

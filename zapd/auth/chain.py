@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import msgspec
 
-from zapd.auth.backend import UNKNOWN, Outcome, Question, Verdict
+from zapd.auth.backend import UNKNOWN, BackendBusy, Outcome, Question, Verdict
 from zapd.auth.catalog import BackendHandle, Gate
 from zapd.auth.decision import TrailStep
 from zapd.auth.hashing import HashPoolFull
@@ -34,7 +34,7 @@ from zapd.errors import Unavailable
 from zapd.zap import Suspended
 
 BUSY: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_busy")
-"""Not asked: it has as many open questions as it may."""
+"""Not asked: it has as many open questions as it may, or says itself that it has no room."""
 POOL_FULL: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_pool_full")
 """Not asked: no room for another password hash."""
 LATE: Final = Verdict(Outcome.UNAVAILABLE, reason="deadline")
@@ -181,6 +181,8 @@ def _failed(handle: BackendHandle, error: BaseException) -> Verdict:
     """What it means that a backend raised."""
     if isinstance(error, HashPoolFull):
         return POOL_FULL
+    if isinstance(error, BackendBusy):
+        return BUSY
     if isinstance(error, Unavailable):
         handle.note_trouble(str(error))
         return AWAY
