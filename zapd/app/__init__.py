@@ -1,7 +1,8 @@
 """The composition root: the one room that knows every other.
 
 `translate` turns a configuration into the rooms' plain arguments; `registry`, `journalling`, `backends`, `doors`,
-`searching` and `administration` each join one part; `service` puts all of it together, up, anew and down again.
+`searching` and `administration` each join one part; `ground`, `deciding` and `office` put parts together, and
+`service` all of it, up, anew and down again.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from pathlib import Path
 
 import structlog
 
-from zapd.app.service import Service
 from zapd.config import load
 from zapd.net.loop import loop_factory
 from zapd.server import lifecycle, logs
 
-__all__ = ["Service", "serve"]
+__all__ = ["serve"]
 
 
 def serve(path: Path) -> int:
@@ -24,6 +24,8 @@ def serve(path: Path) -> int:
 
     Raises `zapd.errors.ConfigurationError` and other `zapd.errors.ZapdError` when it cannot start.
     """
+    from zapd.app.service import Service
+
     config = load(path)
     logs.configure()
     log = structlog.get_logger(__name__)

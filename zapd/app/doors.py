@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from zapd.admin.api.context import Endpoint as AgentsEndpoint
+from zapd.admin.services.topology import Endpoint as AgentsEndpoint
+from zapd.app.listening import endpoints, lines, name_of
 from zapd.app.translate import engine_limits, net_limits
 from zapd.auth.authority import Authority
 from zapd.auth.grant import KEY
@@ -18,9 +18,10 @@ from zapd.config import Config
 from zapd.config.curve_key import read_curve_pair
 from zapd.config.limits import LimitsSection
 from zapd.config.sections import ZapSection
-from zapd.net.address import Address, TcpAddress
+from zapd.errors import LocalProtocolError
+from zapd.net.address import Address
 from zapd.net.admission import Admission
-from zapd.net.listener import Listener
+from zapd.net.listener import Entrance
 from zapd.net.peer import Peer
 from zapd.net.router import Failure, Router
 from zapd.server.door import Decide, Door, at_its_address
@@ -30,7 +31,6 @@ from zapd.store.agents_index import AgentsIndex
 from zapd.store.domains import RESERVED
 from zapd.zap import Asker
 from zapd.zmtp.handshake import Mechanism
-from zapd.zmtp.keys import encode_key
 from zapd.zmtp.mechanisms.curve import CurveServer
 from zapd.zmtp.mechanisms.null import NullServer
 from zapd.zmtp.mechanisms.plain import PlainServer
@@ -77,8 +77,7 @@ class Doors:
             self._curve = CurveServer(secret, clock=time.monotonic)
         addresses = self._config.addresses()
         for number, (section, address) in enumerate(zip(self._config.zap, addresses, strict=True), 1):
-            # Unique, since two endpoints may have the same words with port 0, and who comes through which decides.
-            name = f"zap {number}: {section.listen}"
+            name = name_of(number, section)
             mechanism, admission = self._guard(section, name)
             bound = await self.router.listen(
                 address,
@@ -91,6 +90,28 @@ class Doors:
                 uids=section.uids(),
             )
             self._bound.append((bound, section))
+
+    def receive(self, secret: bytes) -> list[Callable[[socket.socket], None]]:
+        """For each ``[[zap]]`` what takes the connections that another process accepts there. ``secret`` is the
+        server's CURVE key, or empty where no endpoint needs one."""
+        if secret:
+            self._curve = CurveServer(secret, clock=time.monotonic)
+        takers = []
+        addresses = self._config.addresses()
+        for number, (section, address) in enumerate(zip(self._config.zap, addresses, strict=True), 1):
+            name = name_of(number, section)
+            mechanism, admission = self._guard(section, name)
+            takers.append(
+                self.router.receive(
+                    address,
+                    mechanism,
+                    admission,
+                    name=name,
+                    limits=engine_limits(self._config.limits),
+                    uids=section.uids(),
+                )
+            )
+        return takers
 
     async def close(self) -> None:
         """Send everybody away."""
@@ -109,23 +130,15 @@ class Doors:
     @property
     def listening(self) -> list[str]:
         """A line for each endpoint: address, mechanism, and the server's public key where there is one."""
-        return [
-            f"{address}  {section.mechanism}"
-            + (
-                f"  key {encode_key(self._curve.public_key)}"
-                if section.mechanism == "CURVE" and self._curve
-                else ""
-            )
-            for address, section in self._bound
-        ]
+        return lines(self._bound, self._public_key)
 
     def endpoints(self) -> Sequence[AgentsEndpoint]:
-        """What an agent needs to connect; a wildcard is shown as this machine's name."""
-        keys = () if self._curve is None else (self._curve.public_key,)
-        return [
-            AgentsEndpoint(_reachable(address), section.mechanism, keys if section.mechanism == "CURVE" else ())
-            for address, section in self._bound
-        ]
+        """What an agent needs to connect."""
+        return endpoints(self._bound, self._public_key)
+
+    @property
+    def _public_key(self) -> bytes | None:
+        return None if self._curve is None else self._curve.public_key
 
     def set_limits(self, limits: LimitsSection) -> None:
         """Use these bounds for everybody who comes from now on."""
@@ -135,7 +148,9 @@ class Doors:
         """The mechanism of a listener, and who judges those who come."""
         local = Asker(f"local:{section.listen}", section.domains)
         deadline = self._config.limits.handshake_deadline
-        if section.mechanism == "CURVE" and self._curve is not None:
+        if section.mechanism == "CURVE":
+            if self._curve is None:
+                raise LocalProtocolError("a CURVE endpoint needs the server's key")
             door = self._door(at_its_address(self._authority.decide_door, self._agents))
             return self._curve, Admission(door, RESERVED, deadline=deadline)
         self._locals[name] = local
@@ -153,7 +168,7 @@ class Doors:
     def _on_ready(self, peer: Peer) -> None:
         """Say who asks; a peer that lost its right since its handshake leaves at once."""
         listener = peer.listener
-        name = listener.name if isinstance(listener, Listener) else ""
+        name = listener.name if isinstance(listener, Entrance) else ""
         asker = self._locals.get(name) or self._agent(peer)
         if asker is None:
             peer.abort(reason="the agent was revoked meanwhile")
@@ -194,9 +209,3 @@ def _log_failure(failure: Failure) -> None:
         status=failure.status,
         suppressed=failure.suppressed,
     )
-
-
-def _reachable(address: Address) -> str:
-    if isinstance(address, TcpAddress) and address.host in ("*", "0.0.0.0", "::"):
-        address = replace(address, host=socket.gethostname())
-    return str(address)

@@ -6,17 +6,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from zapd.server.recorder import Recorder
-
 if TYPE_CHECKING:
-    from zapd.app.service import Service
+    from zapd.app.deciding import Deciding
+    from zapd.app.office import Office
 
 Gauge = tuple[str, str, Mapping[str, float]]
+"""(name, help, {label value or "": number}). Counters end in ``_total``; a label is called ``name``."""
 
 
-def gauges(service: Service, recorder: Recorder) -> Iterator[Gauge]:
-    """Everything that is not a decision: counters end in ``_total``. Where a label is, it is called ``name``."""
-    router = service.doors.router
+def gauge_of_readiness(ready: bool) -> Gauge:
+    """What ``/readyz`` says."""
+    return "zapd_ready", "1 while this zapd is ready.", {"": float(ready)}
+
+
+def gauges_of_deciding(deciding: Deciding) -> Iterator[Gauge]:
+    """What those count who decide, but for the decisions themselves."""
+    router, ground = deciding.doors.router, deciding.ground
     counters = router.counters
     yield (
         "zapd_network_events_total",
@@ -25,29 +30,28 @@ def gauges(service: Service, recorder: Recorder) -> Iterator[Gauge]:
     )
     yield "zapd_peers", "Admitted connections now.", {"": len(router.peers)}
     yield "zapd_connections", "Open connections of every kind now.", {"": router.connections}
-    yield "zapd_slow_questions", "Questions that wait for a backend now.", {"": service.endpoint.in_flight}
-    yield "zapd_hashes", "Password hashes at work or waiting now.", {"": service.hash_pool.waiting}
+    yield "zapd_slow_questions", "Questions that wait for a backend now.", {"": deciding.endpoint.in_flight}
+    yield "zapd_hashes", "Password hashes at work or waiting now.", {"": ground.hash_pool.waiting}
     yield (
         "zapd_hashes_refused_total",
         "Password hashes not begun for want of room.",
-        {"": service.hash_pool.refused},
+        {"": ground.hash_pool.refused},
     )
-    yield "zapd_journal_writable", "1 while decisions can be recorded.", {"": float(service.journal.writable)}
-    yield "zapd_journal_backlog", "Records that are not on disk yet.", {"": service.journal.backlog}
-    yield "zapd_journal_sequence", "The last record appended.", {"": service.journal.sequence}
+    yield "zapd_journal_writable", "1 while decisions can be recorded.", {"": float(ground.journal.writable)}
+    yield "zapd_journal_backlog", "Records that are not on disk yet.", {"": ground.journal.backlog}
+    yield "zapd_journal_sequence", "The last record appended.", {"": ground.journal.sequence}
     yield (
         "zapd_journal_unrecorded_total",
         "Answers that became 300 for want of a record.",
-        {"": recorder.unrecorded},
+        {"": deciding.recorder.unrecorded},
     )
-    yield "zapd_registry_current", "1 while the registry may decide.", {"": float(service.registry.is_current())}
+    yield "zapd_registry_current", "1 while the registry may decide.", {"": float(ground.registry.is_current())}
     yield (
         "zapd_registry_staleness_seconds",
         "Since the registry was last read to its end.",
-        {"": service.registry.feed.staleness},
+        {"": ground.registry.feed.staleness},
     )
-    yield "zapd_ready", "1 while this zapd is ready.", {"": float(service.readiness().ready)}
-    handles = [handle.health() for handle in service.backend_handles()]
+    handles = [handle.health() for handle in deciding.backend_handles()]
     yield (
         "zapd_backend_up",
         "1 while the backend runs.",
@@ -64,10 +68,15 @@ def gauges(service: Service, recorder: Recorder) -> Iterator[Gauge]:
         "Its own bugs; any is worth an alert.",
         {health.name: health.errors for health in handles},
     )
-    yield "zapd_audit_lag_records", "Records that SQL does not hold yet.", {"": service.sink.lag}
-    yield "zapd_audit_copy_healthy", "1 while the copy in SQL is filled.", {"": float(service.sink.healthy)}
+
+
+def gauges_of_office(office: Office) -> Iterator[Gauge]:
+    """How the copy of the journal in SQL fares."""
+    sink = office.sink
+    yield "zapd_audit_lag_records", "Records that SQL does not hold yet.", {"": sink.lag}
+    yield "zapd_audit_copy_healthy", "1 while the copy in SQL is filled.", {"": float(sink.healthy)}
     yield (
         "zapd_audit_copy_conflicts_total",
         "Records that SQL holds with another hash: somebody changed the past.",
-        {"": service.sink.status.conflicts},
+        {"": sink.status.conflicts},
     )

@@ -1,4 +1,5 @@
-"""One listening socket: it takes newcomers a few at a time, and rests when there is no descriptor for them.
+"""Where connections come in. A listening socket takes newcomers a few at a time, and rests when there is no
+descriptor for them; an entrance takes those that another process has accepted.
 
 Accepting is done here and not by the loop's own server, because that neither lets anybody be refused before
 memory is spent on him nor says when descriptors run out (R1).
@@ -19,7 +20,25 @@ REST = 0.1
 """Seconds without accepting after the system had no descriptor left."""
 
 
-class Listener:
+class Entrance:
+    """A place by which connections come in that somebody else has accepted: a name, and nothing to stop."""
+
+    def __init__(self, address: Address, name: str = "") -> None:
+        self.address = address
+        """Where it listens, with the real port."""
+        self.name = name or str(address)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def pause(self, seconds: float | None = None) -> None:
+        """Whoever accepts is not ours to stop."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Listener(Entrance):
     """Takes connections and hands each to ``newcomer(listener, socket, socket address)``."""
 
     def __init__(
@@ -35,9 +54,7 @@ class Listener:
     ) -> None:
         """``failed`` is called when a newcomer could not be taken: with True for want of a descriptor, with
         False for another error of the system."""
-        self.address = address
-        """Where it listens, with the real port."""
-        self.name = name or str(address)
+        super().__init__(address, name)
         self._sock = sock
         self._loop = loop
         self._newcomer = newcomer
@@ -48,9 +65,6 @@ class Listener:
         self._rest: asyncio.TimerHandle | None = None
         self._identity = file_identity(address.path) if isinstance(address, IpcAddress) else None
         self.resume()
-
-    def __repr__(self) -> str:
-        return f"<Listener {self.name}>"
 
     def resume(self) -> None:
         """Accept (again)."""

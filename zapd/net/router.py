@@ -32,7 +32,7 @@ from zapd.net.address import (
 from zapd.net.admission import Admission, Question
 from zapd.net.ending import Ending
 from zapd.net.limits import NetCounters, NetLimits
-from zapd.net.listener import REST, Listener
+from zapd.net.listener import REST, Entrance, Listener
 from zapd.net.lobby import Lobby, ipc_source, tcp_source
 from zapd.net.pace import Pace
 from zapd.net.peer import Peer
@@ -104,7 +104,7 @@ class Router:
         self._on_ready = on_ready
         self._on_gone = on_gone
         self._on_failure = on_failure
-        self._listeners: dict[Listener, _Door] = {}
+        self._listeners: dict[Entrance, _Door] = {}
         self._questions: dict[Peer, Question] = {}
         self._open: set[Peer] = set()
         """Every connection that holds a descriptor."""
@@ -145,10 +145,7 @@ class Router:
         """
         if isinstance(address, str):
             address = parse_address(address)
-        factory = mechanism if callable(mechanism) else lambda: mechanism
-        mechanism_name = factory().name
-        if admission is None and mechanism_name != "NULL":
-            raise LocalProtocolError(f"a {mechanism_name} listener needs an admission: who would judge its peers?")
+        door = _door(mechanism, admission, socket_type, limits, uids)
         bound: Address
         if isinstance(address, IpcAddress):
             bound, sock = address, listen_ipc(address, self.limits.backlog, mode, group)
@@ -163,8 +160,35 @@ class Router:
             name=name,
             batch=self.limits.accept_batch,
         )
-        self._listeners[listener] = _Door(factory, mechanism_name, admission, socket_type, limits, uids)
+        self._listeners[listener] = door
         return bound
+
+    def receive(
+        self,
+        address: Address,
+        mechanism: Mechanism | Callable[[], Mechanism],
+        admission: Admission | None = None,
+        *,
+        name: str = "",
+        socket_type: str = "ROUTER",
+        limits: Limits = DEFAULT_LIMITS,
+        uids: frozenset[int] | None = None,
+    ) -> Callable[[socket.socket], None]:
+        """What to call with each connection, non-blocking, that another process accepts for us at ``address``.
+        The rest is as for `listen`."""
+        entrance = Entrance(address, name)
+        self._listeners[entrance] = _door(mechanism, admission, socket_type, limits, uids)
+
+        def newcomer(sock: socket.socket) -> None:
+            try:
+                sockaddr = sock.getpeername()
+            except OSError:  # it is gone already
+                self.counters.accept_errors += 1
+                sock.close()
+                return
+            self._newcomer(entrance, sock, sockaddr)
+
+        return newcomer
 
     def set_limits(self, limits: NetLimits) -> None:
         """Keep these bounds for everybody who comes from now on. ``connections`` and ``backlog`` stay."""
@@ -197,7 +221,7 @@ class Router:
 
     # Newcomers
 
-    def _newcomer(self, listener: Listener, sock: socket.socket, sockaddr: object) -> None:
+    def _newcomer(self, listener: Entrance, sock: socket.socket, sockaddr: object) -> None:
         self.counters.accepted += 1
         door = self._listeners[listener]
         try:
@@ -237,7 +261,7 @@ class Router:
         task.add_done_callback(self._connecting.discard)
 
     def _identify(
-        self, listener: Listener, sock: socket.socket, sockaddr: object, door: _Door
+        self, listener: Entrance, sock: socket.socket, sockaddr: object, door: _Door
     ) -> tuple[str, tuple[bytes, ...], bool]:
         """How ZAP calls the newcomer, what it counts for, and whether its user may connect at all."""
         if isinstance(listener.address, TcpAddress):
@@ -275,7 +299,7 @@ class Router:
 
     def on_credentials(self, peer: Peer, credentials: CredentialsLike) -> None:
         """Put the login question to the listener's admission."""
-        door = self._listeners[cast(Listener, peer.listener)]
+        door = self._listeners[cast(Entrance, peer.listener)]
         if door.admission is None:
             peer.admit()
             return
@@ -299,7 +323,7 @@ class Router:
     def on_ready(self, peer: Peer) -> None:
         """From stranger to peer, if the admission was asked."""
         self.lobby.leave(peer)
-        if not peer.admitted and self._listeners[cast(Listener, peer.listener)].admission is not None:
+        if not peer.admitted and self._listeners[cast(Entrance, peer.listener)].admission is not None:
             peer.abort(Ending.PROTOCOL, "this listener's mechanism asks nobody: give it a server's side")
             return
         self.counters.handshakes_ok += 1
@@ -362,8 +386,22 @@ class Router:
             return
         self._report_after = now + self.limits.failure_interval
         suppressed, self._suppressed = self._suppressed, 0
-        name = cast(Listener, peer.listener).name
+        name = cast(Entrance, peer.listener).name
         self._on_failure(Failure(name, peer.remote_address, peer.ending, peer.reason, peer.status, suppressed))
+
+
+def _door(
+    mechanism: Mechanism | Callable[[], Mechanism],
+    admission: Admission | None,
+    socket_type: str,
+    limits: Limits,
+    uids: frozenset[int] | None,
+) -> _Door:
+    factory = mechanism if callable(mechanism) else lambda: mechanism
+    name = factory().name
+    if admission is None and name != "NULL":
+        raise LocalProtocolError(f"a {name} listener needs an admission: who would judge its peers?")
+    return _Door(factory, name, admission, socket_type, limits, uids)
 
 
 def _descriptors() -> int:

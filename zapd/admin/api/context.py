@@ -11,18 +11,10 @@ from zapd.admin.services.audit import AuditService
 from zapd.admin.services.explain import ExplainService
 from zapd.admin.services.keys import KeyService
 from zapd.admin.services.tokens import TokenService
-from zapd.admin.services.topology import BackendService, DomainService
+from zapd.admin.services.topology import BackendService, DomainService, Endpoint
 from zapd.admin.services.users import UserService
 
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A ZAP endpoint, as agents reach it."""
-
-    address: str
-    mechanism: str
-    server_keys: tuple[bytes, ...] = ()
-    """Accepted server public keys, 32 octets each."""
+__all__ = ["AdminContext", "Endpoint", "Readiness"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ from zapd.audit.journal import JournalUnavailable
 from zapd.errors import Conflict, Unavailable
 from zapd.store.changes import ChangeLog
 from zapd.store.engine import reading, writing
-from zapd.store.feed import ChangeFeed
 from zapd.store.types import now
 
 Result = TypeVar("Result")
@@ -62,6 +61,14 @@ class Recorder(Protocol):
         ...
 
 
+class Feed(Protocol):
+    """How a committed change comes into force (`zapd.store.feed.ChangeFeed`, in a lone process)."""
+
+    async def catch_up(self) -> int:
+        """Return once all that is committed is in force; the last sequence. Raises `Unavailable`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Change(Generic[Result]):
     """What a use case did inside its transaction. ``event`` None: there was nothing to change."""
@@ -81,7 +88,7 @@ class ChangeRoad:
         engine: Engine,
         *,
         recorder: Recorder | None = None,
-        feed: ChangeFeed | None = None,
+        feed: Feed | None = None,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._engine = engine

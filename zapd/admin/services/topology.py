@@ -1,4 +1,5 @@
-"""What the configuration made: domains, and backends with their health. Read only; the app supplies both."""
+"""What the configuration made: endpoints, domains, and backends with their health. Read only; the app supplies
+them."""
 
 from __future__ import annotations
 
@@ -7,6 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zapd.admin.roles import Actor, Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A ZAP endpoint, as agents reach it."""
+
+    address: str
+    mechanism: str
+    server_keys: tuple[bytes, ...] = ()
+    """Accepted server public keys, 32 octets each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,64 @@
+"""What deciding and administering both stand on: the registry, the journal, and the threads that hash."""
+
+from __future__ import annotations
+
+import structlog
+
+from zapd.app.journalling import open_journal
+from zapd.app.parts import Parts
+from zapd.app.registry import Registry
+from zapd.app.watermark import Watermark
+from zapd.audit.event import AuditEvent, Tag
+from zapd.audit.gaps import Summaries
+from zapd.audit.journal import Journal, JournalUnavailable
+from zapd.auth.hashing import HashPool
+from zapd.config import Config
+
+log = structlog.get_logger(__name__)
+
+
+class Ground:
+    """One for each process. What may be missing at start (database, disk) is waited for by nobody."""
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self._config = config
+        self._parts = parts
+        self.hash_pool: HashPool
+        self.watermark: Watermark
+        self.registry: Registry
+        self.journal: Journal
+        self.summaries: Summaries
+
+    async def start(self) -> None:
+        """Come up. Raises `ConfigurationError` for a schema or a key that cannot be used."""
+        config = self._config
+        self.hash_pool = HashPool(config.limits.hash_workers or None, config.limits.hash_waiting)
+        self._parts.up("hash_pool", self.hash_pool.aclose)
+        self.watermark = Watermark(config.server.data_dir / "newest-change")
+        self.registry = Registry(
+            config.database_url(), config.base_dir, config.database.max_staleness, self.watermark
+        )
+        self._parts.up("registry", self.registry.aclose)
+        await self.registry.start()
+        self.journal = await open_journal(config)
+        self.summaries = Summaries(self.journal)
+        self._parts.up("journal", self._close_journal)
+
+    def readiness(self) -> list[tuple[str, str]]:
+        """(part, ``ok`` or what is wrong) of what every decision needs."""
+        return [
+            ("registry", self.registry.problem or ("ok" if self.registry.is_current() else "not current")),
+            ("journal", "ok" if self.journal.writable else self.journal.why),
+        ]
+
+    def note(self, tag: Tag, detail: dict[str, object]) -> None:
+        """Put an event of the service itself on record."""
+        try:
+            self.journal.append(AuditEvent(event=tag, detail=detail or None))
+        except JournalUnavailable:
+            log.warning("the journal did not take an event of the service", tag=tag.value)
+
+    async def _close_journal(self) -> None:
+        self.summaries.flush()
+        self.note(Tag.SERVICE_STOP, {})
+        await self.journal.close()

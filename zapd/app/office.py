@@ -1,0 +1,137 @@
+"""Administration at work: the copy in SQL, the road of changes, the API, and what is owed to the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from zapd.admin.api.context import Readiness
+from zapd.admin.services.changes import ChangeRoad, Feed
+from zapd.admin.services.explain import Explanation, Supposed
+from zapd.admin.services.topology import BackendInfo, DomainInfo, Endpoint
+from zapd.app.administration import AdminServer, admin_context
+from zapd.app.ground import Ground
+from zapd.app.journalling import journal_what_is_missing
+from zapd.app.parts import Parts
+from zapd.app.searching import Searching
+from zapd.audit.journal import JournalUnavailable
+from zapd.audit.sinks.sql import SqlSink
+from zapd.config import Config
+from zapd.errors import Unavailable
+from zapd.server.recorder import ChangeRecorder
+
+log = structlog.get_logger(__name__)
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_CATCH_UP = 1.0
+"""Seconds between two attempts to journal what a full disk kept out."""
+_LOOK = 30.0
+"""Seconds after which changes that are not journalled are looked for although nothing hints at any."""
+
+
+class Deciders(Protocol):
+    """Those who decide, in this process or in others, as administration asks about them."""
+
+    def domains(self) -> Sequence[DomainInfo]:
+        """The rules in force."""
+
+    def backends(self) -> Sequence[BackendInfo]:
+        """The backends and how they fare."""
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Where agents reach them."""
+
+    def readiness(self) -> Readiness:
+        """Whether decisions are made."""
+
+    def metrics(self) -> bytes:
+        """The page that Prometheus reads."""
+
+    async def explain(self, supposed: Supposed) -> Explanation:
+        """What would be decided now, and why."""
+
+
+class Office:
+    """Administers the registry that lies under ``ground``, and shows how ``deciders`` fare."""
+
+    def __init__(self, config: Config, ground: Ground, parts: Parts) -> None:
+        self._config = config
+        self._ground = ground
+        self._parts = parts
+        self.searching: Searching
+        self.admin: AdminServer
+        self._road: ChangeRoad
+        self._owing: asyncio.Task[None] | None = None
+
+    async def start(self, deciders: Deciders, feed: Feed) -> None:
+        """Come up. ``feed`` brings changes into force wherever decisions are made."""
+        config, ground, admin = self._config, self._ground, self._config.admin
+        self.searching = Searching(config)
+        self._parts.up("searching", self.searching.stop)
+        if config.audit.durability != "off":
+            await self.searching.start()
+        recorder = ChangeRecorder(ground.journal, ground.watermark.rise)
+        self._road = ChangeRoad(ground.registry.engine, recorder=recorder, feed=feed)
+        self._parts.up("changes", self._road.aclose)
+        context = admin_context(
+            road=self._road,
+            hash_pool=ground.hash_pool,
+            explain=deciders.explain,
+            domains=deciders.domains,
+            backends=deciders.backends,
+            endpoints=deciders.endpoints,
+            search=self.searching.search,
+            ready=deciders.readiness,
+            metrics=lambda: (deciders.metrics(), _METRICS_TYPE),
+        )
+        tls = (admin.tls_cert, admin.tls_key) if admin.tls_cert and admin.tls_key else None
+        self.admin = AdminServer(context, admin.listen, tls=tls, proxies=admin.trusted_proxies)
+        self._parts.up("admin", self.admin.aclose)
+        await self.admin.start()
+        self._owing = asyncio.create_task(self._journal_what_is_owed(), name="zapd-owed-changes")
+        self._parts.up("owing", self._owe_no_more)
+
+    @property
+    def sink(self) -> SqlSink:
+        """What copies the journal into SQL."""
+        return self.searching.sink
+
+    def readiness(self) -> list[tuple[str, str]]:
+        """(part, ``ok`` or what is wrong); searching may lag or fail, decisions do not wait for it."""
+        if self._config.audit.durability == "off":
+            return []
+        return [("search copy", "ok" if self.sink.healthy else f"not healthy, {self.sink.lag} records behind")]
+
+    async def _owe_no_more(self) -> None:
+        if self._owing is not None:
+            self._owing.cancel()
+
+    async def _journal_what_is_owed(self) -> None:
+        """At start, whenever the journal or the database has healed, and after changes that somebody made beside
+        us, such as ``zapd token create --offline``: no change stays unrecorded."""
+        journal, registry = self._ground.journal, self._ground.registry
+        look_at = 0.0
+
+        def look_soon(_changes: object) -> None:
+            nonlocal look_at
+            look_at = 0.0
+
+        registry.feed.subscribe(look_soon)
+        while True:
+            if not journal.writable:
+                look_at = 0.0
+            elif time.monotonic() >= look_at:
+                look_at = time.monotonic() + _LOOK
+                try:
+                    missing = await journal_what_is_missing(self._road, journal, alone=registry.alone)
+                    if missing:
+                        log.info("changes made while no journal took them are journalled now", count=missing)
+                except (JournalUnavailable, Unavailable):
+                    look_at = 0.0
+                except Exception:
+                    log.exception("looking for changes that are not journalled failed")
+            await asyncio.sleep(_CATCH_UP)

@@ -1,0 +1,58 @@
+"""What every start insists on, and what it says when it is up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from zapd import __version__
+from zapd.admin.api.context import Readiness
+from zapd.app.parts import Parts
+from zapd.audit.journal import Journal
+from zapd.config import Config
+from zapd.errors import ConfigurationError
+from zapd.server.lifecycle import hold_folder
+
+log = structlog.get_logger(__name__)
+
+
+def insist_on_domains(config: Config) -> Config:
+    """Raise `ConfigurationError` where there is none: nobody wants a final no for everybody, so this is a file
+    that an editor has cut off."""
+    if not config.domain:
+        raise ConfigurationError(f"{config.path}: there is no domain: add a [domain.NAME]")
+    return config
+
+
+def hold(folder: Path, parts: Parts) -> None:
+    """Make ``folder`` if need be, and keep every other zapd out of it until ``parts`` go down."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = hold_folder(folder)
+
+    async def let_go() -> None:
+        os.close(descriptor)
+
+    parts.up("folder", let_go)
+
+
+def say_where(
+    listening: Sequence[str], admin_url: str, config: Config, journal: Journal, readiness: Readiness
+) -> None:
+    """Print where zapd listens, and log what is not ready."""
+    lines = [f"zapd {__version__} decides"]
+    lines += [f"  zap    {line}" for line in listening]
+    lines.append(f"  admin  {admin_url}")
+    lines.append(f"  audit  {config.audit.durability}, instance {journal.instance or '-'}")
+    print("\n".join(lines), flush=True)  # noqa: T201 - what `zapd serve` promises to print
+    for part, state in readiness.parts:
+        if state != "ok":
+            log.warning("not ready", part=part, reason=state)
+
+
+def say_not_reloaded(error: ConfigurationError) -> None:
+    """Log each mistake of a configuration that did not come into force."""
+    for line in str(error).splitlines():
+        log.error("the configuration was not reloaded; the old one stays in force", mistake=line)
