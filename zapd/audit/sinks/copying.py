@@ -23,7 +23,7 @@ from calendar import timegm
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from zapd.audit.instance import list_instances
@@ -35,6 +35,9 @@ BATCH = 4000
 PURGE = 5000
 PURGE_SECONDS = 60.0
 STATUS_SECONDS = 1.0
+
+COPY_LOCK = 0x7A617564
+"""PostgreSQL's advisory lock that all copiers of one database take ("zaud")."""
 
 
 class Settings(msgspec.Struct):
@@ -112,7 +115,13 @@ class Copier:
         """Remove some of what is too old to be searched; whether there may be more."""
         if not self._retention:
             return False
-        old = select(audit_events.c.id).where(audit_events.c.time < self._cutoff()).limit(PURGE)
+        # The newest row stays, however old: its number must not be given to another record.
+        newest = select(func.max(audit_events.c.id)).scalar_subquery()
+        old = (
+            select(audit_events.c.id)
+            .where(audit_events.c.time < self._cutoff(), audit_events.c.id < newest)
+            .limit(PURGE)
+        )
         with self._engine.connect().execution_options(zapd_write=True) as connection, connection.begin():
             gone = connection.execute(delete(audit_events).where(audit_events.c.id.in_(old)))
         return gone.rowcount >= PURGE
@@ -130,6 +139,9 @@ class Copier:
         with self._engine.connect().execution_options(zapd_write=True) as connection, connection.begin():
             if connection.dialect.name == "postgresql":  # as for SQLite in `table`: what is lost is copied again
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+                # Rows are numbered when they are made and seen when they are committed: one copier at a time, or
+                # whoever follows the copy would step over a row that was numbered before and committed after.
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": COPY_LOCK})
             rows, conflicts = _without_known(connection, instance, rows)
             if rows:
                 connection.execute(insert(audit_events), rows)
