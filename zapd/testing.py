@@ -22,8 +22,10 @@ from typing import ClassVar, Final, Self
 import pytest
 
 from zapd.auth.backend import UNKNOWN, Backend, BackendContext, Outcome, Principal, Question, Verdict
-from zapd.auth.catalog import OPEN_QUESTIONS, BackendHandle
+from zapd.auth.catalog import BackendHandle
+from zapd.auth.gate import DEFAULT, Keeping
 from zapd.auth.hashing import HashPool
+from zapd.auth.last_good import LastGood
 from zapd.errors import ConfigurationError
 from zapd.zap import REFUSED, Suspended, ZapReply, ZapRequest, first_step
 from zapd.zap.request import CREDENTIALS
@@ -125,9 +127,10 @@ class FakeHandler:
         return self.replies.get(request.domain, self.reply)
 
 
-async def started(backend: Backend, name: str = "fake", *, open_questions: int = OPEN_QUESTIONS) -> BackendHandle:
+async def started(backend: Backend, name: str = "fake", *, keeping: Keeping = DEFAULT) -> BackendHandle:
     """A handle for ``backend``, started."""
-    handle = BackendHandle(name, name, backend, open_questions=open_questions)
+    last_good = LastGood(keeping.stale_if_error) if keeping.stale_if_error else None
+    handle = BackendHandle(name, name, backend, keeping=keeping, last_good=last_good)
     await handle.start()
     return handle
 

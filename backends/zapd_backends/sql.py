@@ -134,9 +134,10 @@ class SqlBackend:
         except HashPoolFull:
             return _POOL_FULL
         except InvalidInput:
-            return _UNUSABLE
+            return Verdict(Outcome.UNAVAILABLE, Principal(name), "hash_unusable")
         if self._users.get(name) is not user:
-            return _CHANGED  # what was verified is no longer what is known: ask again
+            # What was verified is no longer what is known: ask again.
+            return Verdict(Outcome.UNAVAILABLE, Principal(name), "changed_meanwhile")
         if user is None:
             return UNKNOWN
         principal = Principal(user.name, user.groups, user.attributes)
@@ -235,8 +236,6 @@ class SqlBackend:
 
 _NOT_LOADED: Final = Verdict(Outcome.UNAVAILABLE, reason="registry_not_read")
 _POOL_FULL: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_pool_full")
-_UNUSABLE: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_unusable")
-_CHANGED: Final = Verdict(Outcome.UNAVAILABLE, reason="changed_meanwhile")
 
 
 def _away(trouble: SQLAlchemyError) -> Unavailable:

@@ -12,6 +12,7 @@ from support.auth_scene import curve, rule, scene
 
 from zapd.auth.backend import BackendContext, Outcome
 from zapd.auth.catalog import GROUP, BackendHandle, Catalog, State
+from zapd.auth.gate import Keeping
 from zapd.auth.hashing import HashPool
 from zapd.errors import ConfigurationError, InvalidInput
 from zapd.testing import BackendContract, FakeBackend, FakeHandler, ask, started
@@ -149,7 +150,7 @@ async def test_health_counts_and_complains():
 
 async def test_tracebacks_are_logged_once_a_second():
     """A backend that fails at every question is counted each time and logged seldom."""
-    world = await scene()
+    world = await scene(keeping=Keeping(circuit_failures=0))
     world.backends["keys"].failure = RuntimeError("x")
     with capture_logs() as logs:
         for _ in range(50):

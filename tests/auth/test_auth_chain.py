@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from support.auth_scene import EVE, curve, knowing_ada, plain, rule, scene
 
 from zapd.auth.backend import Outcome, Principal, Verdict
+from zapd.auth.gate import Keeping
 from zapd.auth.hashing import HashPoolFull
 from zapd.auth.policy import Link
 from zapd.errors import Unavailable
@@ -219,7 +220,7 @@ async def test_open_questions_are_bounded_for_each_mechanism():
             return await super().check(question)
 
     fakes = SlowPasswords(users={f"u{n}": b"x" for n in range(4)}, keys=knowing_ada().keys)
-    world = await scene(rule("lab", "a"), open_questions=2, a=fakes)
+    world = await scene(rule("lab", "a"), keeping=Keeping(max_in_flight=2), a=fakes)
     open_questions = [asyncio.ensure_future(world.ask(plain(f"u{n}", b"x"))) for n in range(2)]
     await asyncio.sleep(0.02)
     full = await world.ask(plain("u3", b"x"))

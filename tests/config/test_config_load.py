@@ -7,6 +7,7 @@ from textwrap import dedent
 
 import pytest
 
+from zapd.auth.gate import Keeping
 from zapd.config import BackendSection, Config, InvalidConfiguration, load
 from zapd.errors import ConfigurationError
 
@@ -24,6 +25,8 @@ type = "sql"
 mechanisms = ["CURVE"]
 backends = ["keys"]
 """
+
+_TWO = '[backend.k]\ntype = "sql"\n[backend.l]\ntype = "sql"\n'
 
 Write = Callable[[str], Path]
 
@@ -293,6 +296,18 @@ def test_times_and_bounds_keep_their_order(write: Write, limits: str, words: str
         ('[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["keys"]\nbackend_deadline = "2s"', "within the plan's"),
         ('[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["keys"]\ndeny = ["ipc:pid=1"]', "no address rule"),
         ('[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["keys"]\nalow = []', "did you mean 'allow'?"),
+        (
+            '[domain.x]\nmechanisms = ["CURVE"]\nbackends = [{ backend = "keys", on_locked = "next" }]',
+            "on_locked: nothing may follow that answer: remove it: who is barred",
+        ),
+        (
+            '[domain.x]\nmechanisms = ["CURVE"]\nbackends = [{ backend = "keys", on_reject = "ask" }]',
+            "on_reject: not one of the choices: write 'stop' or 'next'",
+        ),
+        (
+            '[domain.x]\nmechanisms = ["CURVE"]\nbackends = [{ backend = "keys", on_rejct = "next" }]',
+            "did you mean 'on_reject'?",
+        ),
     ],
 )
 def test_domains_that_cannot_be_meant_are_refused(write: Write, domain: str, words: str) -> None:
@@ -306,6 +321,51 @@ def test_what_follows_from_a_mistake_is_not_a_second_one(write: Write) -> None:
     """A misspelt allow list is one mistake, not also a NULL domain without one."""
     found = mistakes(write('[domain.x]\nmechanisms = ["NULL"]\nalow = ["10.0.0.0/8"]\n'))
     assert found == ["line 3: domain.x.alow: unknown setting: did you mean 'allow'?"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ('deadline = "0s"', "deadline: is nothing"),
+        ('deadline = "900ms"', "is longer than a domain gives it (800ms)"),
+        ("deadline = 1", "not a time"),
+        ("max_in_flight = 0", "write at least 1"),
+        ("circuit_failures = -1", "write at least 0"),
+        ('circuit_pause = "2m"', "longer than 1m"),
+        ('cache_good = "2h"', "longer than 1h"),
+        ('stale_if_error = "2d"', "longer than 1d"),
+    ],
+)
+def test_a_backend_cannot_be_kept_without_bounds(write: Write, setting: str, words: str) -> None:
+    """zapd's own settings of a backend have bounds, and a mistake in one is named with its line."""
+    domain = '[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["keys"]\n'
+    (found,) = mistakes(write(f'{domain}[backend.keys]\ntype = "sql"\n{setting}\n'))
+    assert found.startswith("line 6: backend.keys.")
+    assert words in found
+
+
+def test_a_backend_is_kept_as_its_table_says(write: Write) -> None:
+    """What is zapd's own never reaches the plugin; a domain may give a backend more time than the default."""
+    config = load(
+        write("""
+        [backend.keys]
+        type = "sql"
+        deadline = "1500ms"
+        max_in_flight = 3
+        circuit_failures = 0
+        circuit_pause = "250ms"
+        cache_good = "1m"
+        cache_bad = "0s"
+        stale_if_error = "5m"
+        [domain.x]
+        mechanisms = ["CURVE"]
+        backends = ["keys"]
+        deadline = "1900ms"
+        backend_deadline = "1800ms"
+        """)
+    )
+    assert config.backend["keys"].settings == {}
+    assert config.backend["keys"].keeping == Keeping(1.5, 3, 0, 0.25, 60.0, 0.0, 300.0)
 
 
 @pytest.mark.parametrize(
@@ -381,6 +441,17 @@ def test_two_endpoints_on_one_address_are_refused(write: Write) -> None:
             '[domain.x]\nmechanisms = ["CURVE"]\nbackends = ["k"]\ngrace = "1h"\n[backend.k]\ntype = "sql"\n',
             "for 1h",
         ),
+        (
+            '[domain.x]\nmechanisms = ["CURVE"]\nbackends = [{ backend = "k", on_reject = "next" }, "l"]\n' + _TWO,
+            "has the wrong proof may be let in by the next",
+        ),
+        (
+            '[domain.x]\nmechanisms = ["CURVE"]\nbackends = [{ backend = "k", on_unknown = "stop" }, "l"]\n'
+            + _TWO,
+            "nobody behind it is ever asked",
+        ),
+        ('[backend.k]\ntype = "sql"\nstale_if_error = "1h"\n', "whoever was revoked there is let in for 1h"),
+        ('[backend.k]\ntype = "sql"\ncircuit_pause = "5s"\n', "write at most 1s"),
         (
             '[[zap]]\nlisten = "ipc://z"\nmechanism = "NULL"\ndomains = ["x"]\nmode = "0666"\n',
             "every user of this machine",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from zapd.auth.authority import Authority
 from zapd.auth.backend import Principal
 from zapd.auth.decision import Decision
+from zapd.auth.gate import DEFAULT, Keeping
 from zapd.auth.policy import Link, Policy, Rule
 from zapd.testing import FakeBackend, started
 from zapd.zap import Asker, ZapRequest
@@ -56,12 +57,11 @@ class Scene:
     rules: Sequence[Rule] = field(default_factory=lambda: (rule(),))
     backends: dict[str, FakeBackend] = field(default_factory=lambda: {"keys": knowing_ada()})
     options: dict[str, object] = field(default_factory=dict)
-    open_questions: int = 256
+    keeping: Keeping = DEFAULT
 
     async def open(self) -> Scene:
         self.handles = {
-            name: await started(backend, name, open_questions=self.open_questions)
-            for name, backend in self.backends.items()
+            name: await started(backend, name, keeping=self.keeping) for name, backend in self.backends.items()
         }
         self.authority = Authority(Policy(tuple(self.rules)), self.handles, **self.options)  # type: ignore[arg-type]
         return self
@@ -76,9 +76,7 @@ class Scene:
 
 
 async def scene(
-    *rules: Rule, open_questions: int = 256, options: dict[str, object] | None = None, **backends: FakeBackend
+    *rules: Rule, keeping: Keeping = DEFAULT, options: dict[str, object] | None = None, **backends: FakeBackend
 ) -> Scene:
     """A scene with these rules and backends; by default one of each."""
-    return await Scene(
-        rules or (rule(),), backends or {"keys": knowing_ada()}, options or {}, open_questions
-    ).open()
+    return await Scene(rules or (rule(),), backends or {"keys": knowing_ada()}, options or {}, keeping).open()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from zapd.auth.backend import BackendContext
 from zapd.auth.catalog import BackendHandle, Catalog
-from zapd.config import Config
+from zapd.auth.gate import Keeping
+from zapd.config import BackendSection, Config
 
-Built = tuple[str, dict[str, object]]
-"""Type and settings, secrets revealed: what a handle was built from. Lives in memory only."""
+Built = tuple[str, dict[str, object], Keeping, float]
+"""Type, settings with secrets revealed, how it is kept, and the deadline it was told: what a handle was built
+from. Lives in memory only."""
 
 
 class Backends:
@@ -27,11 +30,13 @@ class Backends:
         started. Raises `ConfigurationError`, and changes nothing."""
         wanted: dict[str, BackendHandle] = {}
         for name, section in config.backend.items():
-            built: Built = (section.type, section.revealed_settings())
+            built = _built_from(section, config)
             if self._built.get(name) == built:
                 wanted[name] = self.handles[name]
             else:
-                wanted[name] = self._catalog.build(name, *built, self._context)
+                type_name, settings, keeping, deadline = built
+                context = replace(self._context, deadline=deadline)
+                wanted[name] = self._catalog.build(name, type_name, settings, context, keeping)
         return wanted
 
     async def adopt(self, wanted: Mapping[str, BackendHandle], config: Config) -> list[BackendHandle]:
@@ -41,11 +46,14 @@ class Backends:
         )
         gone = [handle for handle in self.handles.values() if handle not in wanted.values()]
         self.handles = dict(wanted)
-        self._built = {
-            name: (section.type, section.revealed_settings()) for name, section in config.backend.items()
-        }
+        self._built = {name: _built_from(section, config) for name, section in config.backend.items()}
         return gone
 
     async def aclose(self) -> None:
         """Close all."""
         await asyncio.gather(*(handle.aclose() for handle in self.handles.values()))
+
+
+def _built_from(section: BackendSection, config: Config) -> Built:
+    deadlines = [config.limits.backend_deadline, *(rule.backend_deadline for rule in config.rules())]
+    return section.type, section.revealed_settings(), section.keeping, max(deadlines)

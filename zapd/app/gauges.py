@@ -68,6 +68,31 @@ def gauges_of_deciding(deciding: Deciding) -> Iterator[Gauge]:
         "Its own bugs; any is worth an alert.",
         {health.name: health.errors for health in handles},
     )
+    yield (
+        "zapd_backend_late_total",
+        "Questions not answered before their deadline.",
+        {health.name: health.late for health in handles},
+    )
+    yield (
+        "zapd_backend_in_flight",
+        "Questions it is working on now.",
+        {health.name: health.open for health in handles},
+    )
+    yield (
+        "zapd_backend_circuit_open",
+        "1 while nobody is sent there, since it could not answer.",
+        {health.name: float(health.circuit != "closed") for health in handles},
+    )
+    yield (
+        "zapd_backend_circuit_opened_total",
+        "How often that began.",
+        {health.name: health.circuit_opened for health in handles},
+    )
+    yield (
+        "zapd_backend_stale_answers_total",
+        "Admissions by an earlier yes while the backend was away (stale_if_error).",
+        {health.name: health.stale for health in handles},
+    )
 
 
 def gauges_of_office(office: Office) -> Iterator[Gauge]:

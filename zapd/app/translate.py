@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from zapd.admin.services.topology import BackendInfo, DomainInfo
 from zapd.auth.catalog import BackendHealth, State
@@ -80,5 +81,9 @@ def backend_info(health: BackendHealth, mechanisms: frozenset[str]) -> BackendIn
         type=health.type,
         mechanisms=tuple(sorted(mechanisms)),
         state=state,  # type: ignore[arg-type]  # one of the three
-        reason=health.reason or health.last_error,
+        reason=health.reason,
+        circuit=health.circuit.value,
+        in_flight=health.open,
+        last_error=health.last_error,
+        last_error_at=datetime.fromtimestamp(health.last_error_at, UTC) if health.last_error_at else None,
     )

@@ -23,7 +23,7 @@ import structlog
 from zapd.auth.backend import Admission, Outcome, Principal, Question, Verdict
 from zapd.auth.cache import ENTRIES, DecisionCache, remembered
 from zapd.auth.catalog import BackendHandle
-from zapd.auth.chain import OVERLOAD, Answer
+from zapd.auth.chain import NOT_ASKED, Answer
 from zapd.auth.decision import Decision
 from zapd.auth.explain import ExplainStep, explain
 from zapd.auth.flights import Flights
@@ -106,6 +106,8 @@ class Authority:
         Raises `ConfigurationError`, and changes nothing, when a rule names a backend that is not there.
         """
         self._lanes = Lanes(policy, backends)
+        for handle in backends.values():
+            handle.forget()
         self.forget()
 
     def forget(self) -> None:
@@ -213,7 +215,7 @@ class Authority:
         if answer.dear and not answer.doubt and decision.reason != "bad_principal":
             good = decision.status is Status.GRANTED
             seconds = lane.rule.cache_good if good else lane.rule.cache_bad
-            seconds = min(seconds, answer.verdict.until - self._wall_clock())
+            seconds = min(seconds, answer.cache_seconds, answer.verdict.until - self._wall_clock())
             self.cache.put(key, remembered(decision), seconds, generation)
         return decision
 
@@ -234,14 +236,15 @@ class Authority:
             if self._pace.allows():
                 log.warning("a backend's principal fits no reply", domain=question.domain, reason=str(fault))
             return Decision(TRY_AGAIN, "bad_principal", key=self._mark(question.key), trail=answer.trail)
-        return Decision(reply, "granted", principal.name, mark, answer.trail)
+        reason = "granted_stale" if answer.stale else "granted"
+        return Decision(reply, reason, principal.name, mark, answer.trail)
 
     def _not_granted(self, lane: Lane, question: Question, answer: Answer) -> Decision:
         verdict = answer.verdict
         reply, reason = meaning(verdict, question, lane.rule)
         if reason is PENDING and self._on_pending is not None:
             self._on_pending(question)
-        asked = reason not in OVERLOAD
+        asked = reason not in NOT_ASKED
         return Decision(reply, reason, name_of(verdict), self._mark(question.key), answer.trail, asked)
 
     async def _refuse(self, request: ZapRequest, lane: Lane, reason: str) -> Decision:

@@ -39,7 +39,8 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
     """Not mine: the next backend is asked; behind the last, 400."""
     UNAVAILABLE = "unavailable"
-    """Cannot tell now: 300, unless the domain's chain says next."""
+    """Cannot tell now: 300, unless the domain's chain says next. With a principal it is a doubt about that one
+    alone (a hash that cannot be read); without one it is an outage, and opens the circuit when it lasts."""
 
 
 class Question(msgspec.Struct, frozen=True, gc=False):
@@ -85,7 +86,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
     outcome: Outcome
     principal: Principal | None = None
-    """Set with ACCEPT; with other outcomes where the name is known, for the journal only."""
+    """Set with ACCEPT; with other outcomes where the name is known, for the journal (and see UNAVAILABLE)."""
     reason: str = ""
     """A short stable code for the journal (``revoked``, ``expired``, ``wrong_password``); never sent to a peer."""
     until: float = math.inf
@@ -111,6 +112,8 @@ class BackendContext:
     """Seconds since 1970, for expiry; None means time.time."""
     forget: Callable[[], None] = lambda: None
     """Call when what this backend knows has changed: cached answers are forgotten at once."""
+    deadline: float = 0.8
+    """Seconds after which zapd gives a question up: what a library is asked to wait should not be longer."""
 
 
 class BackendBusy(Unavailable):

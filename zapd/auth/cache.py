@@ -20,13 +20,29 @@ from zapd.auth.decision import Decision
 ENTRIES = 65_536
 
 
+class CredentialHash:
+    """A keyed hash of several parts; its key dies with the process. Every part is preceded by its length, so none
+    can pass for another's."""
+
+    def __init__(self) -> None:
+        self._secret = os.urandom(32)
+
+    def of(self, *parts: bytes) -> bytes:
+        """What stands for these parts."""
+        digest = hashlib.blake2b(digest_size=32, key=self._secret)
+        for part in parts:
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+        return digest.digest()
+
+
 class DecisionCache:
     """At most ``bound`` decisions, the least recently used going first."""
 
     def __init__(self, bound: int = ENTRIES, clock: Callable[[], float] = monotonic) -> None:
         self._bound = bound
         self._clock = clock
-        self._secret = os.urandom(32)
+        self._hash = CredentialHash()
         self._entries: OrderedDict[bytes, tuple[float, Decision]] = OrderedDict()
         self.generation = 0
         """Rises with each `forget`."""
@@ -34,21 +50,16 @@ class DecisionCache:
         self.misses = 0
 
     def key(self, policy_version: int, question: Question) -> bytes:
-        """What stands for a question here; every part is preceded by its length, so none can pass for
-        another's."""
-        digest = hashlib.blake2b(digest_size=32, key=self._secret)
-        for part in (
+        """What stands for a question here."""
+        return self._hash.of(
             policy_version.to_bytes(8, "big"),
             question.domain.encode("utf-8", "surrogatepass"),
             question.mechanism.encode("ascii"),
-            _place(question.address),
+            place_of(question.address),
             question.key,
             question.username.encode("utf-8", "surrogatepass"),
             question.password,
-        ):
-            digest.update(len(part).to_bytes(8, "big"))
-            digest.update(part)
-        return digest.digest()
+        )
 
     def get(self, key: bytes) -> Decision | None:
         """The decision, if it is here and still good."""
@@ -91,6 +102,6 @@ def remembered(decision: Decision) -> Decision:
     )
 
 
-def _place(address: str) -> bytes:
+def place_of(address: str) -> bytes:
     """An ipc peer's process id changes with each process and decides nothing; its uid and gid do."""
     return (address.partition(",pid=")[0] if address.startswith("ipc:") else address).encode("ascii")

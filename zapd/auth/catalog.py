@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, cast
@@ -19,6 +20,9 @@ from typing import Any, Final, cast
 import structlog
 
 from zapd.auth.backend import Admission, Backend, BackendContext, Outcome, Question, Verdict
+from zapd.auth.circuit import CircuitState
+from zapd.auth.gate import DEFAULT, Gate, Keeping
+from zapd.auth.last_good import LastGood
 from zapd.auth.pace import Pace
 from zapd.errors import ConfigurationError, ZapdError
 from zapd.zap.request import CREDENTIALS
@@ -31,8 +35,6 @@ START_DEADLINE: Final = 10.0
 FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 1.0
 """Seconds between attempts grow from the first to the last: what has healed works again within a second."""
-OPEN_QUESTIONS: Final = 256
-"""How many questions of one mechanism a backend may be working on."""
 
 _Check = Callable[[Question], Coroutine[Any, Any, Verdict]]
 _Recall = Callable[[Sequence[bytes], str], Sequence[Admission | None]]
@@ -64,29 +66,18 @@ class BackendHealth:
     errors: int
     """Its own bugs: any is worth an alert."""
     last_error: str
+    """Why it last could not answer; empty if it always could."""
+    last_error_at: float
+    """When, in seconds since 1970; 0 if never."""
+    circuit: CircuitState
+    """Whether questions reach it; that of the mechanism that fares worst."""
+    circuit_opened: int
+    """How often a circuit opened."""
     open: int
     """Questions it is working on."""
+    stale: int
+    """Questions that an earlier yes answered while it was away."""
     mean_milliseconds: float
-
-
-class Gate:
-    """The open questions of one backend and mechanism, bounded."""
-
-    __slots__ = ("limit", "open")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.open = 0
-
-    def enter(self, task: asyncio.Task[Verdict]) -> None:
-        """Count this task until it ends."""
-        self.open += 1
-        task.add_done_callback(self._leave)
-
-    def _leave(self, task: asyncio.Task[Verdict]) -> None:
-        self.open -= 1
-        if not task.cancelled():
-            task.exception()  # taken note of, else asyncio complains that nobody did
 
 
 class BackendHandle:
@@ -99,7 +90,9 @@ class BackendHandle:
         backend: Backend | None,
         *,
         reason: str = "",
-        open_questions: int = OPEN_QUESTIONS,
+        keeping: Keeping = DEFAULT,
+        last_good: LastGood | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """``backend`` None is one that could not even be built, for ``reason``: disabled for good."""
         self.name = name
@@ -117,15 +110,25 @@ class BackendHandle:
         self.unavailable = 0
         self.late = 0
         self.errors = 0
+        self.stale = 0
         self.last_error = ""
-        self._open_questions = open_questions
+        self.last_error_at = 0.0
+        self.keeping = keeping
+        self.last_good = last_good
+        """Where ``stale_if_error`` is set: what it last let in."""
+        self._wall_clock = wall_clock
         self._gates: dict[str, Gate] = {}
         self._retrying: asyncio.Task[None] | None = None
         self._pace = Pace()
 
     def gate(self, mechanism: str) -> Gate:
-        """The bound on open questions; each mechanism has its own, so that slow passwords hold up no key."""
-        return self._gates.setdefault(mechanism, Gate(self._open_questions))
+        """What stands before it for this mechanism."""
+        return self._gates.setdefault(mechanism, Gate(self.keeping))
+
+    def forget(self) -> None:
+        """Something changed: nothing that it once said stands in for it any more."""
+        if self.last_good is not None:
+            self.last_good.forget()
 
     async def start(self) -> None:
         """Start the backend; when that fails it is disabled, and tried again in the background."""
@@ -154,6 +157,7 @@ class BackendHandle:
     def health(self) -> BackendHealth:
         """How it fares now."""
         problem = getattr(self.backend, "problem", "") if self.state is State.RUNNING else self.reason
+        circuits = [gate.circuit for gate in self._gates.values()]
         return BackendHealth(
             name=self.name,
             type=self.type,
@@ -164,6 +168,10 @@ class BackendHandle:
             late=self.late,
             errors=self.errors,
             last_error=self.last_error,
+            last_error_at=self.last_error_at,
+            circuit=max((each.state for each in circuits), key=_WORST.index, default=CircuitState.CLOSED),
+            circuit_opened=sum(each.opened for each in circuits),
+            stale=self.stale,
             open=sum(gate.open for gate in self._gates.values()),
             mean_milliseconds=self.seconds / self.asked * 1000.0 if self.asked else 0.0,
         )
@@ -171,15 +179,31 @@ class BackendHandle:
     def note_bug(self, error: BaseException) -> None:
         """It raised what it must not. The traceback goes to the log, once a second at most."""
         self.errors += 1
-        self.last_error = f"{type(error).__name__}: a bug in the backend; see the log"
+        self._note(f"{type(error).__name__}: a bug in the backend; see the log")
         if self._pace.allows():
             log.error("a backend failed", backend=self.name, errors=self.errors, exc_info=error)
 
     def note_trouble(self, text: str) -> None:
         """It said that the world is in its way."""
-        self.last_error = text
+        self._note(text)
         if self._pace.allows():
             log.warning("a backend cannot answer", backend=self.name, reason=text)
+
+    def note_silence(self, reason: str) -> None:
+        """It answered too late, or said without words that it cannot tell."""
+        self._note(reason)
+
+    def note_circuit(self, mechanism: str, *, opened: bool) -> None:
+        """It is left alone from now on, or asked again."""
+        if opened:
+            reason, pause = self.last_error, self.keeping.circuit_pause
+            log.warning("circuit open", backend=self.name, mechanism=mechanism, reason=reason, probe_every=pause)
+        else:
+            log.info("circuit closed: the backend answers again", backend=self.name, mechanism=mechanism)
+
+    def _note(self, text: str) -> None:
+        self.last_error = text
+        self.last_error_at = self._wall_clock()
 
     async def _retry(self, backend: Backend) -> None:
         pause = FIRST_RETRY
@@ -218,14 +242,15 @@ class BackendHandle:
         self.state, self.reason = State.DISABLED, reason
 
     async def _unavailable(self, question: Question) -> Verdict:
-        return _NOT_RUNNING
+        return NOT_RUNNING
 
 
 def _nothing(keys: Sequence[bytes], _domain: str) -> Sequence[None]:
     return (None,) * len(keys)
 
 
-_NOT_RUNNING: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_disabled")
+NOT_RUNNING: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_disabled")
+_WORST: Final = (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN)
 
 
 class Catalog:
@@ -242,9 +267,14 @@ class Catalog:
         return sorted(self._found)
 
     def build(
-        self, name: str, type_name: str, settings: Mapping[str, object], context: BackendContext
+        self,
+        name: str,
+        type_name: str,
+        settings: Mapping[str, object],
+        context: BackendContext,
+        keeping: Keeping = DEFAULT,
     ) -> BackendHandle:
-        """Make the backend ``name`` from its table, ``type`` taken out; `BackendHandle.start` opens it.
+        """Make the backend ``name`` from its table, zapd's own settings taken out; `BackendHandle.start` opens it.
 
         Raises `ConfigurationError` for an unknown type and for what the backend says of its settings. A
         library that is missing gives a disabled backend: the daemon lives on, and its questions hear 300.
@@ -263,4 +293,13 @@ class Catalog:
             )
             log.warning("backend is disabled", backend=name, reason=reason)
             return BackendHandle(name, type_name, None, reason=reason)
-        return BackendHandle(name, type_name, made.from_settings(name, settings, context))
+        last_good = LastGood(keeping.stale_if_error) if keeping.stale_if_error else None
+
+        def forget() -> None:
+            if last_good is not None:
+                last_good.forget()
+            context.forget()
+
+        own = replace(context, forget=forget, deadline=min(context.deadline, keeping.deadline))
+        backend = made.from_settings(name, settings, own)
+        return BackendHandle(name, type_name, backend, keeping=keeping, last_good=last_good)

@@ -12,13 +12,16 @@ A backend says what it knows; what follows is the domain's configuration (`zapd.
     ===========  =====================================================================================
 
 A refusal counts only when every backend before it could be asked: while one is away it may be the one that knows
-better, and a valid user never hears "no" from an outage. Each backend has a deadline and a bound on its open
-questions; what it raises is UNAVAILABLE. Nothing here turns a verdict into a status.
+better, and a valid user never hears "no" from an outage. Each backend has a deadline, a bound on its open
+questions, and a circuit that leaves it alone while it cannot answer; what it raises is UNAVAILABLE. Where
+``stale_if_error`` is set, its own last yes to the same question may stand in for it. Nothing here turns a verdict
+into a status.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine, Sequence
 from time import perf_counter
 from typing import Any, Final
@@ -26,8 +29,9 @@ from typing import Any, Final
 import msgspec
 
 from zapd.auth.backend import UNKNOWN, BackendBusy, Outcome, Question, Verdict
-from zapd.auth.catalog import BackendHandle, Gate
+from zapd.auth.catalog import NOT_RUNNING, BackendHandle
 from zapd.auth.decision import TrailStep
+from zapd.auth.gate import Gate
 from zapd.auth.hashing import HashPoolFull
 from zapd.auth.policy import Link, Rule
 from zapd.errors import Unavailable
@@ -37,12 +41,21 @@ BUSY: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_busy")
 """Not asked: it has as many open questions as it may, or says itself that it has no room."""
 POOL_FULL: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_pool_full")
 """Not asked: no room for another password hash."""
+CIRCUIT_OPEN: Final = Verdict(Outcome.UNAVAILABLE, reason="circuit_open")
+"""Not asked: it could not answer of late, and it is not yet time to see again."""
 LATE: Final = Verdict(Outcome.UNAVAILABLE, reason="deadline")
+NO_TIME_LEFT: Final = Verdict(Outcome.UNAVAILABLE, reason="deadline")
+"""Late, since those before it had used up the time: not its fault."""
 BROKEN: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_error")
 AWAY: Final = Verdict(Outcome.UNAVAILABLE, reason="backend_unavailable")
 
 OVERLOAD: Final = frozenset({BUSY.reason, POOL_FULL.reason})
+"""Too much at once; that says nothing about the backend."""
+NOT_ASKED: Final = OVERLOAD | {CIRCUIT_OPEN.reason}
 """Reasons by which nobody was asked."""
+
+_NOTED: Final = (LATE, BROKEN, AWAY)
+"""What was written down where it happened."""
 
 _ACCEPT, _REJECT, _LOCKED = Outcome.ACCEPT, Outcome.REJECT, Outcome.LOCKED
 _NOT_YET, _UNKNOWN, _UNAVAILABLE = Outcome.NOT_YET, Outcome.UNKNOWN, Outcome.UNAVAILABLE
@@ -57,16 +70,21 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     """Whether a backend had to wait for something: worth remembering, where nothing failed."""
     doubt: bool = False
     """Whether a backend was away and passed over: not to be remembered."""
+    stale: bool = False
+    """Whether an earlier yes stood in for a backend that is away (``stale_if_error``)."""
+    cache_seconds: float = math.inf
+    """How long the backends that took part let it be repeated."""
 
 
 class Step:
     """One link, bound to its backend."""
 
-    __slots__ = ("gate", "handle", "name", "on_reject", "on_unavailable", "on_unknown")
+    __slots__ = ("gate", "handle", "mechanism", "name", "on_reject", "on_unavailable", "on_unknown")
 
     def __init__(self, link: Link, handle: BackendHandle, mechanism: str) -> None:
         self.name = link.backend
         self.handle = handle
+        self.mechanism = mechanism
         self.gate: Gate = handle.gate(mechanism)
         self.on_reject = link.on_reject == "next"
         self.on_unknown = link.on_unknown == "next"
@@ -96,12 +114,18 @@ class Chain:
         settled = UNKNOWN
         away: Verdict | None = None
         dear = False
+        cache_good = cache_bad = math.inf
         started = before = perf_counter()
         for step in self._steps:
             handle = step.handle
             gate = step.gate
+            last_good = handle.last_good
+            generation = 0 if last_good is None else last_good.generation
+            probe = False
             if gate.open >= gate.limit:
                 verdict = BUSY
+            elif gate.circuit.is_open and not (probe := gate.circuit.probe()):
+                verdict = CIRCUIT_OPEN
             else:
                 try:
                     work = handle.check(question)
@@ -113,25 +137,32 @@ class Chain:
                     verdict = _failed(handle, error)
                 else:
                     dear = self.dear = True
-                    verdict = await self._wait(step, work, waiting_for, started)
-            if verdict.__class__ is not Verdict or verdict.outcome.__class__ is not Outcome:
-                verdict = _failed(
-                    handle, TypeError(f"answered with a {type(verdict).__name__}, not a sound Verdict")
-                )
+                    cache_good = min(cache_good, handle.keeping.cache_good)
+                    cache_bad = min(cache_bad, handle.keeping.cache_bad)
+                    try:
+                        verdict = await self._wait(step, work, waiting_for, started)
+                    except BaseException:
+                        gate.circuit.undecided(probe=probe)  # our asker gave up
+                        raise
+                verdict = _sound(handle, verdict)
+                _judge(step, verdict, probe=probe)
             after = perf_counter()
             elapsed = after - before
             before = after
             handle.asked += 1
             handle.seconds += elapsed
             outcome = verdict.outcome
-            if outcome is _ACCEPT:
-                if verdict.principal is None:
-                    verdict = _failed(handle, ValueError("accepted without saying whom"))
-                    outcome = _UNAVAILABLE
-                else:
-                    trail = (*trail, TrailStep(step.name, "accept", elapsed * 1000.0))
-                    return Answer(verdict, trail, dear, away is not None)
+            if last_good is not None:
+                if outcome is not _UNAVAILABLE:
+                    last_good.note(question, verdict, generation)
+                elif _is_outage(verdict) and (earlier := last_good.recall(question)) is not None:
+                    handle.unavailable += 1
+                    handle.stale += 1
+                    trail = (*trail, TrailStep(step.name, "stale", elapsed * 1000.0))
+                    return Answer(earlier, trail, dear, doubt=True, stale=True)
             trail = (*trail, TrailStep(step.name, outcome.value, elapsed * 1000.0))
+            if outcome is _ACCEPT:
+                return Answer(verdict, trail, dear, away is not None, cache_seconds=cache_good)
             if outcome is _UNKNOWN:
                 if settled.outcome is not _REJECT:
                     settled = verdict
@@ -142,7 +173,7 @@ class Chain:
                 if not step.on_reject:
                     break
             elif outcome is _LOCKED or outcome is _NOT_YET:
-                return Answer(verdict, trail, dear, away is not None)
+                return Answer(verdict, trail, dear, away is not None, cache_seconds=cache_bad)
             else:
                 handle.unavailable += 1
                 away = away or verdict
@@ -150,7 +181,7 @@ class Chain:
                     break
         if away is not None:
             return Answer(away, trail, dear, True)
-        return Answer(settled, trail, dear)
+        return Answer(settled, trail, dear, cache_seconds=cache_bad)
 
     async def _wait(
         self, step: Step, work: Coroutine[Any, Any, Verdict], waiting_for: object, started: float
@@ -160,21 +191,57 @@ class Chain:
         The task is not awaited past its deadline, even if it will not be cancelled: it keeps its place among the
         backend's open questions until it ends.
         """
-        seconds = min(self._backend_deadline, self._deadline - (perf_counter() - started))
+        handle = step.handle
+        its_own = min(self._backend_deadline, handle.keeping.deadline)
+        seconds = min(its_own, self._deadline - (perf_counter() - started))
         task = asyncio.get_running_loop().create_task(Suspended(work, waiting_for).finish())
         step.gate.enter(task)
         try:
             await asyncio.wait((task,), timeout=max(0.0, seconds))
             if not task.done():
-                step.handle.late += 1
+                handle.late += 1
+                if seconds < its_own / 2:
+                    return NO_TIME_LEFT
+                handle.note_silence(f"no answer within {seconds:.3g} s")
                 return LATE
         finally:
             if not task.done():
                 task.cancel()
         if task.cancelled():
-            return _failed(step.handle, asyncio.CancelledError("cancelled itself"))
+            return _failed(handle, asyncio.CancelledError("cancelled itself"))
         error = task.exception()
-        return task.result() if error is None else _failed(step.handle, error)
+        return task.result() if error is None else _failed(handle, error)
+
+
+def _sound(handle: BackendHandle, verdict: Verdict) -> Verdict:
+    """The verdict, if it is one that says what it must."""
+    if verdict.__class__ is not Verdict or verdict.outcome.__class__ is not Outcome:
+        return _failed(handle, TypeError(f"answered with a {type(verdict).__name__}, not a sound Verdict"))
+    if verdict.outcome is _ACCEPT and verdict.principal is None:
+        return _failed(handle, ValueError("accepted without saying whom"))
+    return verdict
+
+
+def _judge(step: Step, verdict: Verdict, *, probe: bool) -> None:
+    """Tell the circuit what its backend's answer says about the backend."""
+    circuit = step.gate.circuit
+    if verdict.outcome is not _UNAVAILABLE or verdict.principal is not None:
+        if circuit.succeeded():
+            step.handle.note_circuit(step.mechanism, opened=False)
+        return
+    if not _is_outage(verdict) or verdict is NOT_RUNNING or verdict is NO_TIME_LEFT:
+        circuit.undecided(probe=probe)
+        return
+    if verdict not in _NOTED:
+        step.handle.note_silence(verdict.reason or "it cannot tell")
+    if circuit.failed(probe=probe):
+        step.handle.note_circuit(step.mechanism, opened=True)
+
+
+def _is_outage(verdict: Verdict) -> bool:
+    """Whether this UNAVAILABLE says that the backend is away: not that too much was asked at once, nor that it
+    cannot tell about this one alone."""
+    return verdict.principal is None and verdict.reason not in OVERLOAD
 
 
 def _failed(handle: BackendHandle, error: BaseException) -> Verdict:

@@ -88,7 +88,8 @@ def _end(lane: Lane, grants: Grants, question: Question, answer: Answer) -> Expl
             grants.without_key(verdict.principal)
         except InvalidInput as fault:
             return ExplainStep("reply", "bad_principal", str(fault), status=300)
-        return ExplainStep("reply", "granted", verdict.principal.name, status=200)
+        granted = "granted_stale" if answer.stale else "granted"
+        return ExplainStep("reply", granted, verdict.principal.name, status=200)
     reply, reason = meaning(verdict, question, lane.rule)
     return ExplainStep("reply", reason, name_of(verdict), status=int(reply.status))
 

@@ -7,6 +7,7 @@ configuration file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
@@ -64,9 +65,9 @@ class Rule:
     """For each backend."""
     refusal_tick: float = 0.1
     """PLAIN refusals leave on multiples of this."""
-    cache_good: float = 10.0
-    """How long an answer of 200 that was dear to get may be repeated; 0 is never."""
-    cache_bad: float = 2.0
+    cache_good: float = math.inf
+    """How long a 200 that was dear to get may be repeated, where its backends say no less; 0 is never."""
+    cache_bad: float = math.inf
     """The same for refusals."""
 
 

@@ -7,7 +7,17 @@ import click
 from zapd.cli.options import Settings, common_options, pass_settings
 from zapd.cli.output import print_json, print_rows
 
-_COLUMNS = {"name": "NAME", "type": "TYPE", "state": "STATE", "mechanisms": "MECHANISMS", "reason": "REASON"}
+_COLUMNS = {
+    "name": "NAME",
+    "type": "TYPE",
+    "state": "STATE",
+    "circuit": "CIRCUIT",
+    "in_flight": "IN FLIGHT",
+    "mechanisms": "MECHANISMS",
+    "reason": "REASON",
+    "last_error": "LAST ERROR",
+    "last_error_at": "AT",
+}
 
 
 @click.group("backend")

@@ -5,6 +5,7 @@ Each function looks at one subject and reports to `Findings`. Nothing here chang
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from importlib.metadata import entry_points
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from zapd.auth.address import AddressRules
 from zapd.auth.policy import Link, Policy, Rule
+from zapd.config.chains import check_chain, check_keeping
 from zapd.config.doors import check_doors
 from zapd.config.findings import Findings, Setting
 from zapd.config.plugins import ask_plugins
@@ -153,6 +155,7 @@ def _check_backends(sections: Sections, findings: Findings) -> None:
                     "a secret stands in this file",
                     f'move it into a file of mode 0600: {setting} = "file:PATH"',
                 )
+        check_keeping(name, backend, sections, findings)
         if name not in used:
             findings.warn(
                 ("backend", name), "no domain asks it", "add it to the backends of a domain, or remove it"
@@ -205,13 +208,7 @@ def _check_domain(pattern: str, domain: DomainSection, sections: Sections, findi
             f"an agent cut off from every zapd lets revoked keys in for {format_duration(domain.grace)}",
             'write "0s" where revoked must mean out',
         )
-    for number, link in enumerate(domain.backends):
-        if link.on_unavailable == "next":
-            findings.warn(
-                (*at, "backends", number),
-                f"while {link.backend} is away the next backend decides alone",
-                "be sure it may",
-            )
+    check_chain(at, domain.backends, findings)
 
 
 def rule_of(pattern: str, domain: DomainSection, sections: Sections) -> Rule:
@@ -231,8 +228,8 @@ def rule_of(pattern: str, domain: DomainSection, sections: Sections) -> Rule:
         deadline=limits.plan_deadline if domain.deadline is None else domain.deadline,
         backend_deadline=limits.backend_deadline if domain.backend_deadline is None else domain.backend_deadline,
         refusal_tick=domain.refusal_tick,
-        cache_good=domain.cache_good,
-        cache_bad=domain.cache_bad,
+        cache_good=math.inf if domain.cache_good is None else domain.cache_good,
+        cache_bad=math.inf if domain.cache_bad is None else domain.cache_bad,
     )
 
 

@@ -210,6 +210,10 @@ def _report(error: ErrorDetails, findings: Findings) -> None:
     setting: Setting = error["loc"]
     kind = error["type"]
     if kind == "extra_forbidden":
+        if len(setting) > 3 and setting[-1] in ("on_locked", "on_not_yet"):
+            mend = "remove it: who is barred, expired or pending at one backend is let in by no other"
+            findings.mistake(setting, "nothing may follow that answer", mend)
+            return
         known = _known(setting[:-1])
         meant = closest(str(setting[-1]), known)
         mend = f"did you mean {meant!r}?" if meant else f"known here are {', '.join(sorted(known))}"

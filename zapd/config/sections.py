@@ -8,6 +8,7 @@ sizes octets once they are read; paths are absolute once `zapd.config.load` has 
 from __future__ import annotations
 
 import grp
+import math
 import pwd
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from zapd.config.limits import LimitsSection
+from zapd.auth.gate import Keeping
+from zapd.config.limits import Count, CountOrNone, LimitsSection
 from zapd.config.secret import Secret
 from zapd.config.values import Duration, Flag, Location, Size, Whole, base_of, fault
 
@@ -146,13 +148,29 @@ class AuditSection(Section):
 
 
 class BackendSection(BaseModel):
-    """One source of credentials, by a name of yours. All but `type` belongs to the plugin and is described
-    with it; a text `file:PATH` or `env:NAME` is a secret."""
+    """One source of credentials, by a name of yours. These settings every backend has; all others belong to the
+    plugin and are described with it. A text `file:PATH` or `env:NAME` is a secret."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
     type: str
     """The plugin: `sql`, `passwd`, or what another package offers as a `zapd.backends` entry point."""
+    deadline: Duration | None = None
+    """How long it may take to answer, where that is less than the `backend_deadline` of the domain."""
+    max_in_flight: Count = 256
+    """Questions of one mechanism that it may be working on; one more is answered 300 at once."""
+    circuit_failures: CountOrNone = 5
+    """After so many questions in a row that it could not answer nobody is sent there any more, and the answer is
+    300 at once; 0 is never. A refusal is an answer."""
+    circuit_pause: Duration = 0.5
+    """How long that lasts, until one question is let through to see."""
+    cache_good: Duration = 10.0
+    """How long its yes, if it had to wait for something, is repeated from memory."""
+    cache_bad: Duration = 2.0
+    """The same for its no."""
+    stale_if_error: Duration = 0.0
+    """How long, while it cannot answer, its last yes to the very same question stands in for it. Whoever was
+    revoked there meanwhile is let in for so long."""
 
     @model_validator(mode="before")
     @classmethod
@@ -160,11 +178,24 @@ class BackendSection(BaseModel):
         if not isinstance(value, dict):
             return value
         base = base_of(info)
-        return {name: each if name == "type" else _closed(each, base) for name, each in value.items()}
+        return {name: each if name in cls.model_fields else _closed(each, base) for name, each in value.items()}
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """What is written in the clear may be a secret all the same."""
         yield "type", self.type
+
+    @property
+    def keeping(self) -> Keeping:
+        """What zapd itself makes of it."""
+        return Keeping(
+            deadline=math.inf if self.deadline is None else self.deadline,
+            max_in_flight=self.max_in_flight,
+            circuit_failures=self.circuit_failures,
+            circuit_pause=self.circuit_pause,
+            cache_good=self.cache_good,
+            cache_bad=self.cache_bad,
+            stale_if_error=self.stale_if_error,
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -217,7 +248,8 @@ class LinkSection(Section):
     on_unknown: Literal["stop", "next"] = "next"
     """Whether the next one is asked after "I do not know him"."""
     on_reject: Literal["stop", "next"] = "stop"
-    """Whether the next one is asked after "I know him, and the proof is wrong"."""
+    """Whether the next one is asked after "I know him, and the proof is wrong". One who is barred, expired or
+    pending never goes further, and there is no setting for it."""
     on_unavailable: Literal["stop", "next"] = "stop"
     """Whether the next one is asked after "I cannot tell now". With `next` a refusal by the others stays in
     doubt: 300."""
@@ -254,11 +286,11 @@ class DomainSection(Section):
     """For each backend; `limits.backend_deadline` unless named."""
     refusal_tick: Duration = 0.1
     """PLAIN refusals leave on multiples of this, so that time tells nothing."""
-    cache_good: Duration = 10.0
-    """How long a 200 that was dear to get is repeated from memory. Changes in zapd's registry are in force at
-    once all the same."""
-    cache_bad: Duration = 2.0
-    """The same for refusals."""
+    cache_good: Duration | None = None
+    """How long a 200 that was dear to get is repeated from memory, where that is less than `cache_good` of its
+    backends. Changes in zapd's registry are in force at once all the same."""
+    cache_bad: Duration | None = None
+    """The same for refusals and `cache_bad`."""
 
 
 class Sections(Section):

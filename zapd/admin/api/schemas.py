@@ -305,7 +305,14 @@ class BackendOut(Shape):
     mechanisms: list[str]
     state: Literal["starting", "ready", "disabled"]
     reason: str = ""
-    """Why it is disabled."""
+    """Why it is disabled, or what it complains of."""
+    circuit: Literal["closed", "open", "half_open"] = "closed"
+    """Open: it could not answer of late, nobody is sent there, and its questions hear 300 at once."""
+    in_flight: int = 0
+    """Questions that it is working on."""
+    last_error: str = ""
+    """Why it last could not answer."""
+    last_error_at: AwareDatetime | None = None
 
 
 class AuditTrailOut(Shape):

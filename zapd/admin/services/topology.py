@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from zapd.admin.roles import Actor, Operation
@@ -43,6 +44,10 @@ class BackendInfo:
     mechanisms: tuple[str, ...]
     state: Literal["starting", "ready", "disabled"]
     reason: str = ""
+    circuit: Literal["closed", "open", "half_open"] = "closed"
+    in_flight: int = 0
+    last_error: str = ""
+    last_error_at: datetime | None = None
 
 
 class DomainService:
