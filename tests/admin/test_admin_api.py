@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ from zapd.admin.roles import Role
 from zapd.admin.services.audit import AuditFilter, AuditService
 from zapd.admin.services.explain import ExplainService, Explanation, Step, Supposed
 from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService
+from zapd.zmtp.keys import encode_key, generate_keypair
 
 DOMAIN = DomainInfo("orders", ("CURVE",), ("keys",), allow=("10.0.0.0/8",))
 BACKEND = BackendInfo("keys", "sql", ("CURVE", "PLAIN"), "disabled", "the database is away")
@@ -91,7 +91,7 @@ async def api(admin: Admin) -> AsyncIterator[Api]:
 
 
 def _z85() -> str:
-    return z85.encode(os.urandom(32)).decode()
+    return encode_key(generate_keypair()[0])
 
 
 def _problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -122,7 +122,8 @@ async def test_a_keys_life_over_http(api: Api):
     listed = (await api("GET", "/v1/keys", params={"user": "alice", "state": "active", "domain": "orders"})).json()
     assert listed == {"items": [key], "next_cursor": None}
     shown = await api("GET", f"/v1/keys/{key['id']}")
-    assert (shown.json(), shown.headers["etag"]) == (key, '"1"')
+    assert shown.json()["usage"]["last_used"] == RECORD["time"]
+    assert (shown.json() | {"usage": None}, shown.headers["etag"]) == (key, '"1"')
     changed = await api(
         "PATCH", f"/v1/keys/{key['id']}", json={"expires": None, "label": "x"}, headers={"If-Match": '"1"'}
     )

@@ -35,10 +35,11 @@ from zapd.store.engine import reading
 from zapd.store.keys import KeyState
 from zapd.store.types import now
 from zapd.store.users import UserState
+from zapd.zmtp.keys import generate_keypair
 
 
 def _key(user: str = "alice", **more: object) -> NewKey:
-    return NewKey(public_key=os.urandom(32), user=user, **more)  # type: ignore[arg-type]
+    return NewKey(public_key=generate_keypair()[0], user=user, **more)  # type: ignore[arg-type]
 
 
 async def test_a_change_is_journalled_and_in_force_before_the_answer(admin: Admin):
@@ -72,7 +73,7 @@ async def test_without_a_journal_access_is_closed_and_never_opened(admin: Admin)
     pending = await admin.keys.add(ADMIN, _key(pending=True))
     await admin.users.add(ADMIN, NewUser("bob", b"x"))
     await admin.users.add(ADMIN, NewUser("eve", b"x"))
-    await admin.agents.enroll(ADMIN, NewAgent("edge", os.urandom(32)))
+    await admin.agents.enroll(ADMIN, NewAgent("edge", generate_keypair()[0]))
     token, _secret = await admin.tokens.create(ADMIN, "ci", Role.VIEWER)
     admin.journal.writable = False
     opening: list[Callable[[], Awaitable[object]]] = [
@@ -84,7 +85,7 @@ async def test_without_a_journal_access_is_closed_and_never_opened(admin: Admin)
         lambda: admin.users.change(ADMIN, "bob", {"state": UserState.DISABLED, "domains": ["*"]}),
         lambda: admin.users.enable(ADMIN, "bob"),
         lambda: admin.users.set_password(ADMIN, "bob", b"y"),
-        lambda: admin.agents.enroll(ADMIN, NewAgent("edge2", os.urandom(32))),
+        lambda: admin.agents.enroll(ADMIN, NewAgent("edge2", generate_keypair()[0])),
         lambda: admin.tokens.create(ADMIN, "x", Role.ADMIN),
     ]
     with reading(admin.engine) as connection:
@@ -205,7 +206,7 @@ def _operations(admin: Admin) -> dict[Operation, list[Callable[[Actor], Awaitabl
         ],
         Operation.READ_AGENTS: [lambda a: admin.agents.list(a), lambda a: admin.agents.show(a, "x")],
         Operation.CHANGE_AGENTS: [
-            lambda a: admin.agents.enroll(a, NewAgent(os.urandom(4).hex(), os.urandom(32))),
+            lambda a: admin.agents.enroll(a, NewAgent(os.urandom(4).hex(), generate_keypair()[0])),
             lambda a: admin.agents.revoke(a, "x"),
         ],
         Operation.READ_TOKENS: [lambda a: admin.tokens.list(a)],
@@ -282,8 +283,8 @@ async def test_domains_limit_users_agents_and_tokens_alike(admin: Admin):
             await call(LIMITED, "theirs")
     with pytest.raises(NotFound):
         await admin.users.set_password(LIMITED, "theirs", b"y")
-    await admin.agents.enroll(ADMIN, NewAgent("theirs", os.urandom(32), domains=["*"]))
-    await admin.agents.enroll(LIMITED, NewAgent("mine", os.urandom(32), domains=["metrics.*"]))
+    await admin.agents.enroll(ADMIN, NewAgent("theirs", generate_keypair()[0], domains=["*"]))
+    await admin.agents.enroll(LIMITED, NewAgent("mine", generate_keypair()[0], domains=["metrics.*"]))
     assert [agent.name for agent in (await admin.agents.list(LIMITED)).items] == ["mine"]
     with pytest.raises(NotFound):
         await admin.agents.revoke(LIMITED, "theirs")
@@ -333,7 +334,7 @@ async def test_a_key_belongs_to_one_holder_and_one_kind(admin: Admin):
     with pytest.raises(Conflict) as caught:
         await admin.keys.add(LIMITED, again)
     assert "carol" not in str(caught.value)
-    agent_key = os.urandom(32)
+    agent_key = generate_keypair()[0]
     await admin.agents.enroll(ADMIN, NewAgent("edge", agent_key))
     for taken in (SERVER_KEY, agent_key):
         with pytest.raises(InvalidInput):
@@ -416,17 +417,17 @@ async def test_users_live_and_die(admin: Admin):
 
 async def test_a_revoked_agents_name_can_be_used_again(admin: Admin):
     """After a revocation the name may be enrolled with a new key, never with the old one."""
-    key = os.urandom(32)
+    key = generate_keypair()[0]
     await admin.agents.enroll(ADMIN, NewAgent("edge", key, addresses=["10.0.0.0/8"]))
     with pytest.raises(Conflict):
-        await admin.agents.enroll(ADMIN, NewAgent("edge", os.urandom(32)))
+        await admin.agents.enroll(ADMIN, NewAgent("edge", generate_keypair()[0]))
     await admin.agents.revoke(ADMIN, "edge", "stolen")
     with pytest.raises(Conflict):
         await admin.agents.enroll(ADMIN, NewAgent("edge", key))
-    reborn = await admin.agents.enroll(ADMIN, NewAgent("edge", os.urandom(32)))
+    reborn = await admin.agents.enroll(ADMIN, NewAgent("edge", generate_keypair()[0]))
     assert (reborn.reason, reborn.version) == ("", 3)
     with pytest.raises(InvalidInput):
-        await admin.agents.enroll(ADMIN, NewAgent("local:x", os.urandom(32)))
+        await admin.agents.enroll(ADMIN, NewAgent("local:x", generate_keypair()[0]))
 
 
 async def test_a_token_is_worth_something_until_it_is_not(admin: Admin):

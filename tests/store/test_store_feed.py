@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import os
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from zapd.store.agents_index import AgentsIndex
 from zapd.store.changes import ChangeLog
 from zapd.store.engine import open_engine, writing
 from zapd.store.feed import Change, ChangeFeed
+from zapd.zmtp.keys import fingerprint
 
 
 def _log(engine: Engine, *subjects: str, kind: str = "key") -> None:
@@ -191,3 +194,32 @@ async def test_agents_are_known_by_key_and_follow_the_registry(engine: Engine):
 
 def _fields(record: AgentRecord) -> dict[str, object]:
     return {name: getattr(record, name) for name in record.__slots__}
+
+
+async def test_a_rotated_agent_has_two_keys_for_a_while(engine: Engine):
+    """Both lead to the same asker until the overlap is over; then the old one is known as ended, also when the
+    clock is set back, and whoever listens is told."""
+    registry, first, second = AgentRegistry(), os.urandom(32), os.urandom(32)
+    moment = [MOMENT.timestamp()]
+    feed = ChangeFeed(engine)
+    index, changed = AgentsIndex(engine, feed, clock=lambda: moment[0]), []
+    index.on_change(changed.append)
+    agent = AgentRecord("edge", "f" * 43, second, AgentState.ACTIVE, ("a",), ("CURVE",), (), "", MOMENT, MOMENT)
+    until = MOMENT + timedelta(seconds=0.2)
+    with writing(engine) as connection:
+        registry.add(connection, replace(agent, previous_key=first, previous_until=until))
+        assert registry.find_keys(connection, [first, second, bytes(32)]).keys() == {first, second}
+    await index.start()
+    assert index.asker(first) is index.asker(second) is not None
+    marks = [fingerprint(key).encode() for key in (first, second)]
+    assert [index.holds("edge", mark) for mark in marks] == [True, True]
+    moment[0] += 1
+    async with asyncio.timeout(10):
+        while not changed:
+            await asyncio.sleep(0.01)
+    assert [index.holds("edge", mark) for mark in marks] == [False, True]
+    moment[0] -= 1
+    ended = index.lookup(first)
+    assert ended is not None
+    assert (ended.asker, ended.ended) == (None, True)
+    assert index.asker(second) is not None

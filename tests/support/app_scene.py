@@ -16,7 +16,7 @@ import bcrypt
 import zmq
 from support.serving import Zapd
 
-from zapd.zmtp.keys import encode_key
+from zapd.zmtp.keys import encode_key, public_of
 
 CONFIGURATION = """
 [server]
@@ -41,9 +41,9 @@ allow = ["127.0.0.0/8"]
 null_user = "lab"
 """
 
-ALICE = bytes(range(32))
-BOB = bytes(range(1, 33))
-STRANGER = bytes(reversed(range(32)))
+ALICE = public_of(bytes(range(32)))
+BOB = public_of(bytes(range(1, 33)))
+STRANGER = public_of(bytes(reversed(range(32))))
 EVER = 15.0
 """Seconds after which waiting for something that must happen is given up; no measure of how fast it is."""
 

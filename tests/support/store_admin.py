@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -21,13 +21,14 @@ from zapd.audit.event import AuditEvent
 from zapd.audit.journal import JournalUnavailable
 from zapd.store.feed import Change, ChangeFeed
 from zapd.store.types import now
+from zapd.zmtp.keys import public_of
 
 ADMIN = Actor("root", Role.ADMIN)
 OPERATOR = Actor("op", Role.OPERATOR)
 VIEWER = Actor("eye", Role.VIEWER)
 LIMITED = Actor("orders-op", Role.OPERATOR, ("orders", "metrics.*"))
 
-SERVER_KEY = b"\x11" * 32
+SERVER_KEY = public_of(b"\x11" * 32)
 
 
 @dataclass
@@ -39,6 +40,10 @@ class FakeJournal:
     broken: bool = False
     events: list[AuditEvent] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
+
+    async def record_changes(self, changes: Sequence[tuple[int, AuditEvent]]) -> None:
+        for sequence, event in changes:
+            await self.record_change(sequence, event)
 
     async def record_change(self, sequence: int, event: AuditEvent) -> None:
         await asyncio.sleep(0)

@@ -131,3 +131,41 @@ def test_fingerprints_are_openssh_shaped() -> None:
     assert keys.fingerprint(KEYS["C"]) == "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
     assert keys.fingerprint_id(KEYS["C"]) == base64.urlsafe_b64encode(digest).decode().rstrip("=")
     assert len(keys.fingerprint_id(KEYS["C"])) == 43
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=32, max_size=32))
+def test_every_honest_public_key_may_be_registered(secret: bytes) -> None:
+    """Whatever the secret, its public half passes; with its top bit set it does not."""
+    public = keys.public_of(secret)
+    assert keys.check_public_key(public) == public
+    with pytest.raises(InvalidInput, match="top bit"):
+        keys.check_public_key(public[:-1] + bytes([public[-1] | 0x80]))
+
+
+def test_no_other_octets_may_be_registered() -> None:
+    """All zeros, points of small order, numbers above the prime, points of the twist, short and long ones; and of
+    random octets nearly none."""
+    prime = 2**255 - 19
+    for number, words in (
+        (0, "all zeros"),
+        (1, "small order"),
+        (prime - 1, "small order"),
+        (prime, "small order"),
+        (prime + 2, "no point"),
+        (2, "no point"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            keys.check_public_key(number.to_bytes(32, "little"))
+    for size in (0, 31, 33):
+        with pytest.raises(InvalidInput, match="32 octets"):
+            keys.check_public_key(bytes(size))
+    taken = 0
+    for number in range(2, 200):
+        try:
+            keys.check_public_key(number.to_bytes(32, "little"))
+        except InvalidInput:
+            continue
+        taken += 1
+    assert 0 < taken < 50  # one in sixteen is in the subgroup; 9, the base point, among them
+    assert keys.check_public_key((9).to_bytes(32, "little"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from zapd.cli.options import Settings, common_options, confirm, domain_option, pass_settings
+from zapd.cli.options import Settings, Span, common_options, confirm, domain_option, pass_settings
 from zapd.cli.output import print_fields, print_json, print_rows
 from zapd.errors import ConfigurationError
 
@@ -24,14 +24,7 @@ _COLUMNS = {
 _MECHANISMS = ["NULL", "PLAIN", "CURVE", "GSSAPI"]
 
 
-@click.group("agent")
-def command() -> None:
-    """Agents: the bridges inside applications that may ask zapd."""
-
-
-@command.command("enroll")
-@click.argument("name")
-@click.option(
+_output_option = click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -40,6 +33,23 @@ def command() -> None:
     metavar="FILE",
     help="Where its keys go, mode 0600; never overwrites.",
 )
+_endpoint_option = click.option(
+    "--endpoint",
+    "endpoints",
+    multiple=True,
+    metavar="ADDRESS",
+    help="How it reaches zapd, instead of where the server says it listens; may be repeated.",
+)
+
+
+@click.group("agent")
+def command() -> None:
+    """Agents: the bridges inside applications that may ask zapd."""
+
+
+@command.command("enroll")
+@click.argument("name")
+@_output_option
 @domain_option
 @click.option(
     "--mechanism",
@@ -55,13 +65,7 @@ def command() -> None:
     metavar="NETWORK",
     help="Where it may connect from (CIDR); may be repeated.",
 )
-@click.option(
-    "--endpoint",
-    "endpoints",
-    multiple=True,
-    metavar="ADDRESS",
-    help="How it reaches zapd, instead of where the server says it listens; may be repeated.",
-)
+@_endpoint_option
 @common_options
 @pass_settings
 def enroll(
@@ -78,19 +82,55 @@ def enroll(
     The file holds its name, its pair, and zapd's endpoints each with the server keys to accept. The secret half is
     never printed and never sent.
     """
+    body: dict[str, Any] = {"name": name, "addresses": list(addresses)}
+    if domains:
+        body["domains"] = list(domains)
+    if mechanisms:
+        body["mechanisms"] = list(mechanisms)
+    _with_new_pair(settings, name, "/v1/agents", body, output, endpoints)
+
+
+@command.command("rotate")
+@click.argument("name")
+@_output_option
+@click.option(
+    "--overlap",
+    type=Span(),
+    default="1h",
+    show_default=True,
+    metavar="SPAN",
+    help="How long the old key works as well; then whoever came with it is cut off.",
+)
+@_endpoint_option
+@common_options
+@pass_settings
+def rotate(settings: Settings, name: str, output: Path, overlap: int, endpoints: tuple[str, ...]) -> None:
+    """Give an agent a new key pair, in a new file that takes the old one's place in the application.
+
+    Both keys work until the overlap is over: put the file there and restart the application before that.
+    """
+    from zapd.cli.client import segment
+
+    _with_new_pair(settings, name, f"/v1/agents/{segment(name)}/rotate", {"overlap": overlap}, output, endpoints)
+
+
+def _with_new_pair(
+    settings: Settings,
+    name: str,
+    path: str,
+    body: Mapping[str, Any],
+    output: Path,
+    endpoints: Sequence[str],
+) -> None:
+    """Make a pair, tell the server its public half, and write the file."""
     from zapd.cli.client import Client
     from zapd.cli.files import NewFile
     from zapd.zmtp.keys import encode_key, generate_keypair
 
     public_key, secret_key = generate_keypair()
-    body: dict[str, Any] = {"name": name, "public_key": encode_key(public_key), "addresses": list(addresses)}
-    if domains:
-        body["domains"] = list(domains)
-    if mechanisms:
-        body["mechanisms"] = list(mechanisms)
     # The file is prepared first: an agent that is enrolled and whose keys are nowhere helps nobody.
     with Client(settings) as client, NewFile(output) as file:
-        enrolled = client.post("/v1/agents", body)
+        enrolled = client.post(path, {**body, "public_key": encode_key(public_key)})
         known = reachable(enrolled.get("endpoints", []), endpoints, client.host)
         file.publish(key_file(name, encode_key(public_key), encode_key(secret_key), known))
     enrolled["endpoints"] = known
@@ -98,10 +138,10 @@ def enroll(
     if settings.json:
         print_json(enrolled)
         return
-    shown = {
-        each: enrolled.get(each) for each in ("name", "fingerprint", "domains", "mechanisms", "addresses", "file")
-    }
-    print_fields(shown | {"endpoints": [each["address"] for each in known]})
+    members = ("name", "fingerprint", "previous_until", "domains", "mechanisms", "addresses", "file")
+    print_fields(
+        {each: enrolled.get(each) for each in members} | {"endpoints": [each["address"] for each in known]}
+    )
 
 
 @command.command("list")
@@ -134,16 +174,17 @@ def show(settings: Settings, name: str) -> None:
 
 @command.command("revoke")
 @click.argument("name")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the record.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @common_options
 @pass_settings
-def revoke(settings: Settings, name: str, yes: bool) -> None:
+def revoke(settings: Settings, name: str, reason: str, yes: bool) -> None:
     """Shut an agent out at once."""
     from zapd.cli.client import Client, segment
 
-    confirm(f"Revoke the agent {name}?", yes)
+    confirm(f"Revoke the agent {name}? Its applications ask in vain from then on.", yes)
     with Client(settings) as client:
-        client.delete(f"/v1/agents/{segment(name)}")
+        client.delete(f"/v1/agents/{segment(name)}", reason=reason or None)
         _show(settings, client.get(f"/v1/agents/{segment(name)}"))
 
 

@@ -73,8 +73,8 @@ class Client:
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._ask("PUT", path, body=body)
 
-    def delete(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return self._ask("DELETE", path, body=body)
+    def delete(self, path: str, **query: Any) -> Any:
+        return self._ask("DELETE", path, query=query)
 
     def pages(self, path: str, *, limit: int | None = None, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, page by page; at most ``limit`` of them."""

@@ -14,8 +14,10 @@ from zapd.cli.options import (
     Moment,
     PublicKey,
     Settings,
+    Span,
     attributes_of,
     common_options,
+    confirm,
     grant_options,
     pass_settings,
 )
@@ -86,20 +88,28 @@ def add(
 @click.option("--state", type=_STATES, help="Only those in this state.")
 @click.option("--domain", metavar="D", help="Only those that are good in this domain.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+@click.option("--usage", is_flag=True, help="Also say when each was last let in; takes longer.")
 @common_options
 @pass_settings
 def list_keys(
-    settings: Settings, user: str | None, state: str | None, domain: str | None, limit: int | None
+    settings: Settings,
+    user: str | None,
+    state: str | None,
+    domain: str | None,
+    limit: int | None,
+    usage: bool,
 ) -> None:
     """List registered keys."""
     from zapd.cli.client import Client
 
+    asked = {"user": user, "state": state, "domain": domain, "usage": usage or None}
     with Client(settings) as client:
-        keys = list(client.pages("/v1/keys", limit=limit, user=user, state=state, domain=domain))
+        keys = list(client.pages("/v1/keys", limit=limit, **asked))
     if settings.json:
         print_json(keys)
     else:
-        print_rows(keys, _COLUMNS, empty="There are no such keys.")
+        columns = _COLUMNS | ({"last_used": "LAST USED"} if usage else {})
+        print_rows([flat(key) for key in keys], columns, empty="There are no such keys.")
 
 
 @command.command("show", cls=KeyCommand)
@@ -141,10 +151,71 @@ def reject(settings: Settings, key: str, reason: str) -> None:
 @pass_settings
 def revoke(settings: Settings, key: str, reason: str, yes: bool) -> None:
     """Make a key worthless at once and for good."""
-    from zapd.cli.options import confirm
-
     confirm("Revoke this key? That cannot be undone.", yes)
     _move(settings, key, "revoke", {"reason": reason})
+
+
+@command.command("rotate", cls=KeyCommand)
+@click.argument("key", type=KeyName())
+@click.argument("new_key", type=PublicKey())
+@click.option(
+    "--overlap",
+    type=Span(),
+    default="1d",
+    show_default=True,
+    metavar="SPAN",
+    help="How long both keys work; 0 revokes the old one at once.",
+)
+@click.option("--label", metavar="TEXT", help="Of the new key; the old one's unless named.")
+@click.option(
+    "--expires", type=Moment(), metavar="TIME", help="Of the new key; when the old one would have, unless named."
+)
+@click.option("--never-expires", is_flag=True, help="The new key has no end.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common_options
+@pass_settings
+def rotate(
+    settings: Settings,
+    key: str,
+    new_key: str,
+    overlap: int,
+    label: str | None,
+    expires: datetime | None,
+    never_expires: bool,
+    yes: bool,
+) -> None:
+    """Let NEW_KEY take the place of KEY: same holder, same rights.
+
+    Both work until the overlap is over; `zapd key show` of either says when it was last let in.
+    """
+    from zapd.cli.client import Client
+
+    if expires is not None and never_expires:
+        raise click.UsageError("Say either --expires or --never-expires.")
+    if overlap == 0:
+        confirm("Revoke the old key at once? That cannot be undone.", yes)
+    body: dict[str, Any] = {"public_key": new_key, "overlap": overlap, "label": label}
+    if expires is not None or never_expires:
+        body["expires"] = expires and expires.isoformat()
+    with Client(settings) as client:
+        done = client.post(f"/v1/keys/{key}/rotate", body)
+    if settings.json:
+        print_json(done)
+        return
+    rows = [flat(done[which]) | {"which": which} for which in ("old", "new")]
+    print_rows(rows, {"which": "", **_COLUMNS, "last_used": "LAST USED"}, empty="")
+
+
+def flat(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A key with its newest admission among its own members, as people read it."""
+    shown = {name: value for name, value in key.items() if name != "usage"}
+    usage = key.get("usage")
+    if usage is None:
+        return shown
+    if usage["last_used"] is None:
+        return shown | {"last_used": "not within reach"}
+    shown["last_used"] = usage["last_used"]
+    return shown | {f"last_{name}": usage[name] for name in ("address", "domain", "agent")}
 
 
 def _move(settings: Settings, key: str, verb: str, body: Mapping[str, Any] | None = None) -> None:
@@ -158,4 +229,4 @@ def _show(settings: Settings, key: Mapping[str, Any]) -> None:
     if settings.json:
         print_json(key)
     else:
-        print_fields({name: value for name, value in key.items() if name not in ("id", "version")})
+        print_fields({name: value for name, value in flat(key).items() if name not in ("id", "version")})

@@ -142,6 +142,20 @@ class Moment(click.ParamType[datetime]):
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
+class Span(click.ParamType[int]):
+    """``7d``, ``12h``, ``0``: a time as it passes, in seconds."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        span = _SPAN.fullmatch("0s" if value == "0" else value)
+        if span is not None:
+            return int(span[1]) * _UNITS[span[2]]
+        return self.fail(f"{value!r} is no span of time: write 7d, 12h, 30m or 0", param, ctx)
+
+
 class Attribute(click.ParamType[tuple[str, str]]):
     """``name=value``."""
 

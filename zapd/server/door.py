@@ -43,7 +43,7 @@ class AgentDirectory:
             return Verdict(Outcome.UNAVAILABLE, reason="registry_not_read")
         if known is None:
             return Verdict(Outcome.UNKNOWN)
-        return Verdict(Outcome.LOCKED, reason="agent_revoked")
+        return Verdict(Outcome.LOCKED, reason="agent_key_rotated" if known.ended else "agent_revoked")
 
 
 class Door:

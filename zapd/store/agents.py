@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, update
 
 from zapd.errors import NotFound
 from zapd.store.tables import agents
@@ -38,6 +38,9 @@ class AgentRecord:
     created: datetime
     updated: datetime
     version: int = 1
+    previous_key: bytes | None = None
+    """What its key was before it was rotated: good as well until ``previous_until``, and nobody else's ever."""
+    previous_until: datetime | None = None
 
 
 _COLUMNS: Final = [agents.c[field.name] for field in fields(AgentRecord)]
@@ -54,9 +57,19 @@ class AgentRegistry:
         return None if row is None else _record(row)
 
     def find_key(self, connection: Connection, public_key: bytes) -> AgentRecord | None:
-        """The agent that holds this key, revoked or not."""
-        row = connection.execute(select(*_COLUMNS).where(agents.c.public_key == public_key)).first()
-        return None if row is None else _record(row)
+        """The agent that holds this key or held it before its last rotation, revoked or not."""
+        return self.find_keys(connection, [public_key]).get(public_key)
+
+    def find_keys(self, connection: Connection, public_keys: Sequence[bytes]) -> dict[bytes, AgentRecord]:
+        """As `find_key`, for some hundreds: those that are agents'."""
+        ours = or_(agents.c.public_key.in_(public_keys), agents.c.previous_key.in_(public_keys))
+        found: dict[bytes, AgentRecord] = {}
+        for row in connection.execute(select(*_COLUMNS).where(ours)):
+            record = _record(row)
+            found[record.public_key] = record
+            if record.previous_key is not None:
+                found[record.previous_key] = record
+        return found
 
     def get(self, connection: Connection, name: str) -> AgentRecord:
         """As `find`, but raises `NotFound`."""
@@ -85,6 +98,8 @@ def _record(row: Row[tuple[object, ...]]) -> AgentRecord:
     values = row._asdict()
     values["state"] = AgentState(values["state"])
     values["public_key"] = bytes(values["public_key"])
+    if values["previous_key"] is not None:
+        values["previous_key"] = bytes(values["previous_key"])
     return AgentRecord(**values)
 
 

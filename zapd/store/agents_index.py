@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import Engine
@@ -24,6 +25,11 @@ from zapd.zmtp.keys import fingerprint
 
 _ROWS: Final = 1000
 
+_LOOK: Final = 30.0
+"""Seconds between two looks at whether a rotated key has ended."""
+
+NEVER: Final = float("inf")
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -33,10 +39,14 @@ class KnownAgent:
 
     name: str
     asker: Asker | None
-    """None: revoked."""
+    """None: revoked, or this key of it has ended."""
     networks: tuple[Network, ...]
     reason: str
     """Why it was revoked."""
+    until: float = NEVER
+    """When this key of the agent's ends, seconds since 1970: a rotated one is good for a while."""
+    ended: bool = False
+    """That time is over; the agent itself may come with its new key."""
 
     def allows_address(self, address: str) -> bool:
         """Whether it may connect from here: a numeric address; anything else only where no network is named."""
@@ -54,11 +64,18 @@ class KnownAgent:
 class AgentsIndex:
     """Public key to agent. All methods but the reading are for the event loop's thread."""
 
-    def __init__(self, engine: Engine, feed: ChangeFeed | None = None) -> None:
+    def __init__(
+        self, engine: Engine, feed: ChangeFeed | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._engine = engine
         self._feed = feed
+        self._clock = clock
+        self._latest = 0.0
+        """The wall clock at its furthest: a rotated key that has ended does not come back when it is set back."""
         self._by_key: dict[bytes, KnownAgent] | None = None
-        self._keys_of: dict[str, bytes] = {}
+        self._keys_of: dict[str, tuple[bytes, ...]] = {}
+        """Name to the agent's keys, the present one first."""
+        self._ends: dict[str, asyncio.TimerHandle] = {}
         self._lock = asyncio.Lock()
         self._subscribed = False
         self._listeners: list[Callable[[Sequence[str]], None]] = []
@@ -92,17 +109,22 @@ class AgentsIndex:
         """
         if self._by_key is None:
             raise Unavailable("The registry of agents has not been read yet.")
-        return self._by_key.get(public_key)
+        known = self._by_key.get(public_key)
+        return known if known is None or self._in_time(known) else replace(known, asker=None, ended=True)
 
     def by_name(self, name: str) -> KnownAgent | None:
         """The agent of this name, revoked or not; None for a name that nobody has, or before the first reading."""
-        key = self._keys_of.get(name)
-        return None if key is None or self._by_key is None else self._by_key.get(key)
+        keys = self._keys_of.get(name)
+        return None if keys is None or self._by_key is None else self._by_key.get(keys[0])
 
     def holds(self, name: str, mark: bytes) -> bool:
-        """Whether the agent of this name has, now, the key with this fingerprint (``SHA256:…``)."""
-        key = self._keys_of.get(name)
-        return key is not None and fingerprint(key).encode("ascii") == mark
+        """Whether the agent of this name has, now, the key with this fingerprint (``SHA256:…``); one that was
+        rotated out it has until its time is over."""
+        return any(
+            fingerprint(key).encode("ascii") == mark and self._in_time(known)
+            for key in self._keys_of.get(name, ())
+            if (known := (self._by_key or {}).get(key)) is not None
+        )
 
     def asker(self, public_key: bytes) -> Asker | None:
         """The `Asker` of an active agent; None for anybody else. Raises as `lookup`."""
@@ -118,19 +140,46 @@ class AgentsIndex:
                 return  # start() reads it all
             agents = await self._ask(lambda: self._read_some(names))
             for name in names:
-                key = self._keys_of.pop(name, None)
-                if key is not None:
+                for key in self._keys_of.pop(name, ()):
                     self._by_key.pop(key, None)
             self._put(agents)
+        self._tell(sorted(names))
+
+    def _tell(self, names: Sequence[str]) -> None:
         for tell in self._listeners:
-            tell(sorted(names))
+            tell(names)
 
     def _put(self, agents: Sequence[AgentRecord]) -> None:
         if self._by_key is None:
             return
         for agent in agents:
-            self._by_key[agent.public_key] = _known(agent)
-            self._keys_of[agent.name] = agent.public_key
+            known = _known(agent)
+            self._by_key[agent.public_key] = known
+            self._keys_of[agent.name] = (agent.public_key,)
+            if agent.previous_key is not None and agent.previous_until is not None:
+                until = agent.previous_until.timestamp()
+                # The same `Asker`: it is one agent, whichever of its keys it came with.
+                self._by_key[agent.previous_key] = replace(known, until=until)
+                self._keys_of[agent.name] = (agent.public_key, agent.previous_key)
+                if until > self._clock():
+                    self._await_end(agent.name, until)
+
+    def _in_time(self, known: KnownAgent) -> bool:
+        self._latest = max(self._latest, self._clock())
+        return known.until > self._latest
+
+    def _await_end(self, name: str, until: float) -> None:
+        """Tell when a rotated key's time is over: whoever came with it must leave, and no change says so."""
+        earlier = self._ends.pop(name, None)
+        if earlier is not None:
+            earlier.cancel()
+        left = until - self._clock()
+        if left <= 0:
+            self._tell([name])
+            return
+        # In pieces, since the wall clock may be set.
+        loop = asyncio.get_running_loop()
+        self._ends[name] = loop.call_later(min(left, _LOOK), self._await_end, name, until)
 
     async def _ask(self, question: Callable[[], Sequence[AgentRecord]]) -> Sequence[AgentRecord]:
         try:

@@ -10,10 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypedDict
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from zapd.store.tables import change_log
+
+
+class LogRow(TypedDict):
+    """What `ChangeLog.append` writes."""
+
+    kind: str
+    subject: str
+    time: datetime
+    event: str
+    instance: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,24 @@ class ChangeLog:
             insert(change_log).values(row | {"journalled": False}).returning(change_log.c.sequence)
         )
         return int(result.scalar_one())
+
+    def append_many(self, connection: Connection, rows: Sequence[LogRow]) -> None:
+        """As `append`, without their sequences: they lie between `last` before and after, since nobody else
+        writes meanwhile."""
+        if rows:
+            connection.execute(insert(change_log), [{**row, "journalled": False} for row in rows])
+
+    def between(
+        self, connection: Connection, after: int, last: int, *, limit: int = 1000
+    ) -> Sequence[LoggedChange]:
+        """The changes behind ``after``, up to ``last`` itself, oldest first."""
+        query = (
+            select(change_log)
+            .where(change_log.c.sequence > after, change_log.c.sequence <= last)
+            .order_by(change_log.c.sequence)
+            .limit(limit)
+        )
+        return [LoggedChange(**row._asdict()) for row in connection.execute(query)]
 
     def last(self, connection: Connection) -> int:
         """The newest sequence; 0 in an empty log."""

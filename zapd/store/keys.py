@@ -44,6 +44,10 @@ class KeyRecord:
     updated: datetime
     version: int = 1
     """Rises by one with each change."""
+    replaces: str | None = None
+    """The fingerprint of the key that this one was rotated in for."""
+    replaced_by: str | None = None
+    """The fingerprint of the key that was rotated in for this one, which ends at its expiry."""
 
 
 _COLUMNS: Final = [keys.c[field.name] for field in fields(KeyRecord)]
@@ -60,6 +64,16 @@ class KeyRegistry:
         """The key with this fingerprint (43 characters)."""
         row = connection.execute(select(*_COLUMNS).where(keys.c.fingerprint == fingerprint)).first()
         return None if row is None else _record(row)
+
+    def find_many(self, connection: Connection, fingerprints: Sequence[str]) -> dict[str, KeyRecord]:
+        """Those of some hundreds of fingerprints that are there."""
+        query = select(*_COLUMNS).where(keys.c.fingerprint.in_(fingerprints))
+        return {row.fingerprint: _record(row) for row in connection.execute(query)}
+
+    def add_many(self, connection: Connection, records: Sequence[KeyRecord]) -> None:
+        """`add` for some hundreds."""
+        if records:
+            connection.execute(insert(keys), [_values(record) for record in records])
 
     def get(self, connection: Connection, fingerprint: str) -> KeyRecord:
         """As `find`, but raises `NotFound`."""

@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 from zapd.store.types import Moment, Pairs, Strings, name_text
@@ -50,6 +51,8 @@ keys = Table(
     Column("created", Moment, nullable=False),
     Column("updated", Moment, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("replaces", name_text(), comment="the fingerprint of the key that this one was rotated in for"),
+    Column("replaced_by", name_text(), comment="the fingerprint of the key that was rotated in for this one"),
     CheckConstraint("state IN ('pending', 'active', 'revoked')", name="state"),
 )
 """CURVE public keys and who holds them. Rows are never deleted: a revoked key stays known as revoked."""
@@ -85,6 +88,8 @@ agents = Table(
     Column("created", Moment, nullable=False),
     Column("updated", Moment, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("previous_key", LargeBinary(32), comment="what the agent's key was before it was rotated"),
+    Column("previous_until", Moment, comment="until when the previous key is good as well"),
     CheckConstraint("state IN ('active', 'revoked')", name="state"),
 )
 """Enrolled bridges: who may ask at zapd's own door."""
@@ -125,3 +130,20 @@ Index(
     sqlite_where=~change_log.c.journalled,
     postgresql_where=~change_log.c.journalled,
 )
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=True),
+    Column("token", name_text(), nullable=False, comment="the id of the token that asked"),
+    Column("key", name_text(), nullable=False, comment="what the caller calls its request"),
+    Column("request", LargeBinary(32), nullable=False, comment="a hash of it, keyed with the token itself"),
+    Column("time", Moment, nullable=False, index=True),
+    Column("status", Integer, comment="of the answer; empty until there is one to repeat"),
+    Column("headers", Pairs, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("token", "key"),
+    sqlite_autoincrement=True,
+)
+"""Requests that were carried out under an ``Idempotency-Key``, and what they were answered. Bounded in number and
+age; holds no secret, neither asked nor answered."""

@@ -32,6 +32,8 @@ NONCE_SIZE: Final = 24
 OVERHEAD: Final = 16
 """What a box is longer than its content: the authenticator."""
 
+_PRIME: Final = 2**255 - 19
+
 _LOW_ORDER: Final = frozenset(
     value.to_bytes(KEY_SIZE, "little")
     for value in (
@@ -79,6 +81,17 @@ def is_low_order(public: bytes) -> bool:
     """Whether these 32 octets name a point of small order, as no honest key does. The top bit is ignored, as
     RFC 7748, section 5, has it ignored in the multiplication."""
     return public[:-1] + bytes([public[-1] & 0x7F]) in _LOW_ORDER
+
+
+def is_ordinary(public: bytes) -> bool:
+    """Whether these 32 octets are what multiplying the base point gives: on the curve and not on its twist, in the
+    subgroup of prime order, written below the prime (RFC 7748, sections 4.1 and 5). Every honest public key is."""
+    u = int.from_bytes(public, "little")
+    if u >= _PRIME or (u + 1) % _PRIME == 0:
+        return False
+    # libsodium judges points of edwards25519: the same curve under the map of RFC 7748, section 4.1.
+    y = (u - 1) * pow(u + 1, -1, _PRIME) % _PRIME
+    return bool(bindings.crypto_core_ed25519_is_valid_point(y.to_bytes(KEY_SIZE, "little")))
 
 
 def shared_key(public: bytes, secret: bytes) -> bytes:

@@ -49,6 +49,32 @@ def decode_public_key(text: str) -> bytes:
     return key
 
 
+def check_public_key(key: bytes) -> bytes:
+    """``key`` if an honest pair can have it as its public half: what a registry accepts (limits.md R6).
+
+    Raises `zapd.errors.InvalidInput` that says what is wrong and the mend. Stricter than `decode_public_key`,
+    which must also read keys that are only asked about.
+    """
+    if len(key) != crypto.KEY_SIZE:
+        raise InvalidInput(f"a CURVE public key has {crypto.KEY_SIZE} octets, not {len(key)}")
+    if not any(key):
+        raise InvalidInput("this public key is all zeros, as an empty buffer is: send the pair's public half")
+    if key[-1] & 0x80:
+        raise InvalidInput(
+            "this public key has its top bit set, as none that was made from a secret has: it was damaged on its"
+            " way or is no CURVE key; make a new pair with `zapd keygen`"
+        )
+    if crypto.is_low_order(key):
+        raise InvalidInput("this public key is a point of small order, which anybody can use: make a new pair")
+    if not crypto.is_ordinary(key):
+        raise InvalidInput(
+            "this is no point that a secret key leads to (it lies on the curve's twist or outside the prime"
+            " subgroup): it may be a secret key, or damaged; send the public half, or make a new pair with"
+            " `zapd keygen`"
+        )
+    return key
+
+
 def decode_secret_key(text: str) -> bytes:
     """The 32 octets of a Z85 secret key of exactly 40 characters; `InvalidInput` as for a public one."""
     return _decode_key(text, "secret key")

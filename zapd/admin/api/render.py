@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zapd.admin.api.schemas import AgentOut, KeyOut, TokenOut, UserOut
+from zapd.admin.api.schemas import AgentOut, KeyOut, TokenOut, UsageOut, UserOut
+from zapd.admin.services.usage import LastUse
 from zapd.store.agents import AgentRecord
 from zapd.store.keys import KeyRecord
 from zapd.store.tokens import TokenRecord
@@ -10,7 +11,7 @@ from zapd.store.users import UserRecord
 from zapd.zmtp.keys import encode_key, fingerprint
 
 
-def key_out(record: KeyRecord) -> KeyOut:
+def key_out(record: KeyRecord, use: LastUse | None = None) -> KeyOut:
     return KeyOut(
         id=record.fingerprint,
         fingerprint=fingerprint(record.public_key),
@@ -27,6 +28,11 @@ def key_out(record: KeyRecord) -> KeyOut:
         created=record.created,
         updated=record.updated,
         version=record.version,
+        replaces=record.replaces,
+        replaced_by=record.replaced_by,
+        usage=None
+        if use is None
+        else UsageOut(last_used=use.time, domain=use.domain, address=use.address, agent=use.agent),
     )
 
 
@@ -59,6 +65,8 @@ def agent_out(record: AgentRecord) -> AgentOut:
             "created": record.created,
             "updated": record.updated,
             "version": record.version,
+            "previous_fingerprint": None if record.previous_key is None else fingerprint(record.previous_key),
+            "previous_until": record.previous_until,
         }
     )
 

@@ -115,6 +115,34 @@ class ReasonIn(Shape):
     reason: Text = ""
 
 
+class RotateIn(Shape):
+    """``POST /v1/keys/{fingerprint}/rotate``: the key that takes this one's place."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"public_key": "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", "overlap": 604800}]
+        }
+    )
+
+    public_key: PublicKey
+    overlap: Annotated[int, Field(ge=0, le=366 * 86400)] = 86400
+    """Seconds for which both keys work. 0: the old one is revoked at once."""
+    label: Text | None = None
+    """Left out: the old key's."""
+    expires: AwareDatetime | None = None
+    """Of the new key. Left out: when the old one would have expired; null: never."""
+
+
+class UsageOut(Shape):
+    """The newest admission in the searchable copy of the journal, which is about a second behind."""
+
+    last_used: AwareDatetime | None
+    """null: not within the copy's reach (``[audit] search_retention``)."""
+    domain: str = ""
+    address: str = ""
+    agent: str = ""
+
+
 class KeyOut(Shape):
     """One registered key. ``version`` is also the ``ETag``."""
 
@@ -135,6 +163,19 @@ class KeyOut(Shape):
     created: AwareDatetime
     updated: AwareDatetime
     version: int
+    replaces: str | None = None
+    """The ``id`` of the key that this one was rotated in for."""
+    replaced_by: str | None = None
+    """The ``id`` of the key that was rotated in for this one."""
+    usage: UsageOut | None = None
+    """null: not asked for, or it cannot be told now."""
+
+
+class RotatedOut(Shape):
+    """Both keys of a rotation."""
+
+    old: KeyOut
+    new: KeyOut
 
 
 # -- users ---------------------------------------------------------------------------------------------------
@@ -215,8 +256,22 @@ class AgentIn(Shape):
     """Networks (CIDR) it may connect from; empty is anywhere."""
 
 
+class AgentRotateIn(Shape):
+    """``POST /v1/agents/{name}/rotate``: the public half of the agent's new pair."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"public_key": "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", "overlap": 3600}]
+        }
+    )
+
+    public_key: PublicKey
+    overlap: Annotated[int, Field(ge=0, le=30 * 86400)] = 3600
+    """Seconds for which both keys work; then whoever came with the old one is cut off."""
+
+
 class AgentOut(Shape):
-    """One enrolled agent."""
+    """One enrolled agent. ``version`` is also the ``ETag``."""
 
     name: str
     id: str
@@ -230,6 +285,10 @@ class AgentOut(Shape):
     created: AwareDatetime
     updated: AwareDatetime
     version: int
+    previous_fingerprint: str | None = None
+    """Of the key that the agent had before its last rotation."""
+    previous_until: AwareDatetime | None = None
+    """Until when that one works as well."""
 
 
 class EndpointOut(Shape):

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
 
 from sqlalchemy import Connection
 
 from zapd.admin.roles import Actor, Operation
 from zapd.admin.services.changes import Change, ChangeRoad
-from zapd.admin.services.common import ConfiguredDomains, PageOf, check_limit, resolve_domains
+from zapd.admin.services.common import (
+    ConfiguredDomains,
+    PageOf,
+    check_limit,
+    check_version,
+    iso,
+    resolve_domains,
+)
+from zapd.admin.services.key_checks import ServerKeys, refuse_server_key
 from zapd.audit.event import AuditEvent, Tag
 from zapd.errors import Conflict, InvalidInput, NotFound
 from zapd.store import rules, tables
 from zapd.store.agents import AgentRecord, AgentRegistry, AgentState
 from zapd.store.filters import collect, granted_within
 from zapd.store.keys import KeyRegistry
-from zapd.zmtp.keys import fingerprint, fingerprint_id
+from zapd.zmtp.keys import check_public_key, fingerprint, fingerprint_id
+
+MAX_OVERLAP: Final = timedelta(days=30)
+"""How long an agent's old key may work beside its new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +53,7 @@ class AgentService:
         road: ChangeRoad,
         *,
         domains: ConfiguredDomains,
-        server_keys: Callable[[], Collection[bytes]] = tuple,
+        server_keys: ServerKeys = tuple,
     ) -> None:
         self._road = road
         self._domains = domains
@@ -54,8 +67,7 @@ class AgentService:
         moment = self._road.clock()
         domains = resolve_domains(new.domains, self._domains)
         actor.require_all(domains)
-        if len(new.public_key) != 32:
-            raise InvalidInput("A CURVE public key has 32 octets.")
+        check_public_key(new.public_key)
         record = AgentRecord(
             name=rules.check_name(new.name, "agent's name"),
             fingerprint=fingerprint_id(new.public_key),
@@ -110,14 +122,45 @@ class AgentService:
         actor.require(Operation.READ_AGENTS)
         return _shown(actor, await self._road.read(lambda found: self._see(found, actor, name)))
 
-    async def revoke(self, actor: Actor, name: str, reason: str = "") -> AgentRecord:
+    async def rotate(
+        self, actor: Actor, name: str, public_key: bytes, overlap: timedelta, *, version: int | None = None
+    ) -> AgentRecord:
+        """Give an agent a new key; the one it has works as well until the overlap is over, then whoever came with
+        it is cut off. An overlap that was under way ends at once."""
+        actor.require(Operation.CHANGE_AGENTS)
+        moment = self._road.clock()
+        check_public_key(public_key)
+        if not timedelta(0) <= overlap <= MAX_OVERLAP:
+            raise InvalidInput(f"Both keys can work together for 0 s to {MAX_OVERLAP.days} days.")
+
+        def work(connection: Connection) -> Change[AgentRecord]:
+            before = self._own(connection, actor, name)
+            check_version(before.version, version)
+            if before.state is AgentState.REVOKED:
+                raise Conflict(f"The agent {name!r} is revoked: enrol it anew.")
+            after = replace(
+                before,
+                public_key=public_key,
+                fingerprint=fingerprint_id(public_key),
+                previous_key=before.public_key,
+                previous_until=moment + overlap,
+            )
+            self._refuse_known(connection, actor, after)
+            saved = self._agents.save(connection, after, moment)
+            return Change(saved, _event(Tag.AGENT_ROTATE, actor, before, saved))
+
+        return await self._road.change(work, opens=True)
+
+    async def revoke(
+        self, actor: Actor, name: str, reason: str = "", *, version: int | None = None
+    ) -> AgentRecord:
         """Shut an agent out. Once more changes nothing."""
         actor.require(Operation.CHANGE_AGENTS)
         rules.check_text(reason, "reason")
 
         def work(connection: Connection) -> Change[AgentRecord]:
-            before = self._see(connection, actor, name)
-            actor.require_all(before.domains)
+            before = self._own(connection, actor, name)
+            check_version(before.version, version)
             if before.state is AgentState.REVOKED:
                 return Change(before)
             after = replace(before, state=AgentState.REVOKED, reason=reason)
@@ -132,9 +175,13 @@ class AgentService:
             raise NotFound(f"There is no agent {name!r}.")
         return record
 
+    def _own(self, connection: Connection, actor: Actor, name: str) -> AgentRecord:
+        record = self._see(connection, actor, name)
+        actor.require_all(record.domains)
+        return record
+
     def _refuse_known(self, connection: Connection, actor: Actor, record: AgentRecord) -> None:
-        if record.public_key in self._server_keys():
-            raise InvalidInput("This is the public key of a zapd server. Give the agent a key of its own.")
+        refuse_server_key(record.public_key, self._server_keys, "an agent")
         if self._keys.find(connection, record.fingerprint) is not None:
             raise InvalidInput("This key is registered as a client's. Give the agent a key of its own.")
         known = self._agents.find_key(connection, record.public_key)
@@ -169,4 +216,6 @@ def _picture(record: AgentRecord) -> dict[str, object]:
         "addresses": list(record.addresses),
         "reason": record.reason,
         "version": record.version,
+        **({} if record.previous_key is None else {"previous_key": fingerprint(record.previous_key)}),
+        **({} if record.previous_until is None else {"previous_until": iso(record.previous_until)}),
     }

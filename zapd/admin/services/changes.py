@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from zapd.audit.event import AuditEvent
 from zapd.audit.journal import JournalUnavailable
 from zapd.errors import Conflict, Unavailable
-from zapd.store.changes import ChangeLog
+from zapd.store.changes import ChangeLog, LoggedChange, LogRow
 from zapd.store.engine import reading, writing
 from zapd.store.types import now
 
@@ -36,6 +36,9 @@ _PATIENCE: Final = 15.0
 
 _READERS: Final = 4
 _MAX_READING: Final = 64
+
+_PAGE: Final = 500
+"""Events of an import that are in memory together."""
 
 _NO_JOURNAL: Final = "The journal cannot be written, so nothing that opens access is done now. Try again later."
 
@@ -60,6 +63,10 @@ class Recorder(Protocol):
         """
         ...
 
+    async def record_changes(self, changes: Sequence[tuple[int, AuditEvent]]) -> None:
+        """As `record_change`, for some hundreds in their order that become durable together."""
+        ...
+
 
 class Feed(Protocol):
     """How a committed change comes into force (`zapd.store.feed.ChangeFeed`, in a lone process)."""
@@ -75,6 +82,12 @@ class Change(Generic[Result]):
 
     result: Result
     event: AuditEvent | None = None
+    also: Sequence[AuditEvent] = ()
+    """What else changed with it, each with an event of its own: a rotation touches two keys."""
+
+
+Note = Callable[[AuditEvent], None]
+"""Writes one event into the change log, in the transaction under way."""
 
 
 class ChangeRoad:
@@ -148,6 +161,19 @@ class ChangeRoad:
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
+    async def change_many(self, work: Callable[[Connection, Note], Result]) -> Result:
+        """As `change`, for an import: ``work`` notes an event for each row that it writes, and all of it happens
+        in one transaction or not at all. It may open access.
+
+        However many there are, no more than a page of events is in memory: the journal gets them from the change
+        log, in its order.
+        """
+        await self._take_turn()
+        task = asyncio.ensure_future(self._change_many(work))
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
     async def journal_missing(
         self, in_journal: Callable[[int], bool] = lambda _sequence: False, *, inherited: Iterable[str] = ()
     ) -> int:
@@ -166,14 +192,11 @@ class ChangeRoad:
         try:
             await _off_the_loop(lambda: self._claim(inherited), self._writer)
             while rows := await self.read(lambda found: self._log.unjournalled(found, recorder.instance)):
-                for row in rows:
-                    if row.sequence not in self._unmarked and not in_journal(row.sequence):
-                        event = msgspec.json.decode(row.event, type=AuditEvent)
-                        await recorder.record_change(
-                            row.sequence, msgspec.structs.replace(event, change=row.sequence)
-                        )
-                        done += 1
-                    self._unmarked.add(row.sequence)
+                owed = [row for row in rows if row.sequence not in self._unmarked and not in_journal(row.sequence)]
+                if owed:
+                    await recorder.record_changes([_numbered(row) for row in owed])
+                    done += len(owed)
+                self._unmarked.update(row.sequence for row in rows)
                 await _off_the_loop(self._mark, self._writer)
         finally:
             self._order.release()
@@ -205,54 +228,101 @@ class ChangeRoad:
             recorder = self._recorder
             if opens and recorder is not None and not recorder.writable:
                 raise Unavailable(_NO_JOURNAL)
-            change, sequence = await _off_the_loop(lambda: self._commit(work), self._writer)
-            if change.event is not None:
-                event = msgspec.structs.replace(change.event, change=sequence)
+            result, changes = await _off_the_loop(lambda: self._commit(work), self._writer)
+            if changes:
                 if opens:
-                    await self._record(sequence, event, opens)
+                    await self._record(changes, opens)
                     await self._bring_into_force()
                 else:
                     try:
                         await self._bring_into_force()
                     finally:
-                        await self._record(sequence, event, opens)
-            return change.result
+                        await self._record(changes, opens)
+            return result
         finally:
             self._order.release()
 
-    def _commit(self, work: Callable[[Connection], Change[Result]]) -> tuple[Change[Result], int]:
+    def _commit(
+        self, work: Callable[[Connection], Change[Result]]
+    ) -> tuple[Result, Sequence[tuple[int, AuditEvent]]]:
         with writing(self._engine) as connection:
             change = work(connection)
             if change.event is None:
-                return change, 0
-            sequence = self._log.append(
-                connection,
-                kind=change.event.event.partition(".")[0],
-                subject=change.event.subject,
-                time=self.clock(),
-                event=msgspec.json.encode(change.event).decode(),
-                instance="" if self._recorder is None else self._recorder.instance,
-            )
-        return change, sequence
+                return change.result, ()
+            changes = []
+            for event in (change.event, *change.also):
+                sequence = self._log.append(connection, **self._row(event))
+                changes.append((sequence, msgspec.structs.replace(event, change=sequence)))
+        return change.result, changes
 
-    async def _record(self, sequence: int, event: AuditEvent, opens: bool) -> None:
+    async def _change_many(self, work: Callable[[Connection, Note], Result]) -> Result:
+        try:
+            recorder = self._recorder
+            if recorder is not None and not recorder.writable:
+                raise Unavailable(_NO_JOURNAL)
+            result, first, last = await _off_the_loop(lambda: self._commit_many(work), self._writer)
+            while recorder is not None and first < last:
+                page = await self.read(
+                    lambda found, after=first: self._log.between(  # type: ignore[misc]  # bound at once
+                        found, after, last, limit=_PAGE
+                    )
+                )
+                if not page:
+                    break
+                await self._record([_numbered(row) for row in page], opens=True)
+                first = page[-1].sequence
+            await self._bring_into_force()
+            return result
+        finally:
+            self._order.release()
+
+    def _commit_many(self, work: Callable[[Connection, Note], Result]) -> tuple[Result, int, int]:
+        """The result, and the change log's ends before and after: what lies between is ours, since one at a time
+        writes."""
+        with writing(self._engine) as connection:
+            before = self._log.last(connection)
+            waiting: list[LogRow] = []
+
+            def flush() -> None:
+                self._log.append_many(connection, waiting)
+                waiting.clear()
+
+            def note(event: AuditEvent) -> None:
+                waiting.append(self._row(event))
+                if len(waiting) >= _PAGE:
+                    flush()
+
+            result = work(connection, note)
+            flush()
+            return result, before, self._log.last(connection)
+
+    def _row(self, event: AuditEvent) -> LogRow:
+        return {
+            "kind": event.event.partition(".")[0],
+            "subject": event.subject,
+            "time": self.clock(),
+            "event": msgspec.json.encode(event).decode(),
+            "instance": "" if self._recorder is None else self._recorder.instance,
+        }
+
+    async def _record(self, changes: Sequence[tuple[int, AuditEvent]], opens: bool) -> None:
         if self._recorder is None:
             return
         try:
-            await self._recorder.record_change(sequence, event)
+            await self._recorder.record_changes(changes)
         except JournalUnavailable:
             if opens:
                 raise Unavailable(
                     "The change is made, but the journal could not take it at once; it will be journalled later."
                 ) from None
-            _log.warning("change %d waits for the journal: it cannot be written", sequence)
+            _log.warning("change %d waits for the journal: it cannot be written", changes[0][0])
             return
-        self._unmarked.add(sequence)
+        self._unmarked.update(sequence for sequence, _event in changes)
         try:
             await _off_the_loop(self._mark, self._writer)
         except Unavailable:
             # It is in the journal, which is what counts; the next mark takes this one along.
-            _log.warning("change %d is journalled, but could not be marked so", sequence)
+            _log.warning("change %d is journalled, but could not be marked so", changes[0][0])
 
     async def _bring_into_force(self) -> None:
         if self._feed is not None:
@@ -268,6 +338,12 @@ class ChangeRoad:
         with writing(self._engine) as connection:
             self._log.mark_journalled(connection, marked)
         self._unmarked -= marked
+
+
+def _numbered(row: LoggedChange) -> tuple[int, AuditEvent]:
+    """A change's number, and its event as the journal takes it."""
+    event = msgspec.json.decode(row.event, type=AuditEvent)
+    return row.sequence, msgspec.structs.replace(event, change=row.sequence)
 
 
 async def _off_the_loop(work: Callable[[], Result], threads: Executor) -> Result:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import TypedDict
+from datetime import datetime, timedelta
+from typing import Final, TypedDict
 
 from sqlalchemy import Connection
 
@@ -21,13 +21,25 @@ from zapd.admin.services.common import (
     resolve_domains,
     utc,
 )
+from zapd.admin.services.key_checks import (
+    ServerKeys,
+    refuse_agents_key,
+    refuse_known_key,
+    refuse_server_key,
+)
 from zapd.audit.event import AuditEvent, Tag
 from zapd.errors import Conflict, InvalidInput, NotFound
 from zapd.store import rules, tables
 from zapd.store.agents import AgentRegistry
 from zapd.store.filters import collect, granted_in, granted_within
 from zapd.store.keys import KeyRecord, KeyRegistry, KeyState
-from zapd.zmtp.keys import fingerprint, fingerprint_id
+from zapd.zmtp.keys import check_public_key, fingerprint
+from zapd.zmtp.keys import fingerprint_id as fingerprint_of
+
+MAX_OVERLAP: Final = timedelta(days=366)
+"""How long two keys of one rotation may work together."""
+
+_GONE: Final = "The key is revoked: only a new key can take its place."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,27 @@ class NewKey:
     not_before: datetime | None = None
     expires: datetime | None = None
     pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What `KeyService.rotate` wants to know: what it does not say is as it was."""
+
+    public_key: bytes
+    overlap: timedelta
+    """How long both keys work. Nothing: the old one is revoked at once."""
+    label: str | None = None
+    keep_expiry: bool = True
+    expires: datetime | None = None
+    """Of the new key; counts unless ``keep_expiry``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """Both keys, as they are from then on."""
+
+    old: KeyRecord
+    new: KeyRecord
 
 
 class KeyChange(TypedDict, total=False):
@@ -70,7 +103,7 @@ class KeyService:
         road: ChangeRoad,
         *,
         domains: ConfiguredDomains,
-        server_keys: Callable[[], Collection[bytes]] = tuple,
+        server_keys: ServerKeys = tuple,
     ) -> None:
         self._road = road
         self._domains = domains
@@ -85,7 +118,7 @@ class KeyService:
         check_times(new.not_before, new.expires, moment)
         record = _checked(
             KeyRecord(
-                fingerprint=fingerprint_id(new.public_key),
+                fingerprint=fingerprint_of(new.public_key),
                 public_key=new.public_key,
                 user=new.user,
                 state=KeyState.PENDING if new.pending else KeyState.ACTIVE,
@@ -164,23 +197,25 @@ class KeyService:
             if after == before:
                 return Change(before)
             if before.state is KeyState.REVOKED:
-                raise Conflict("The key is revoked: only a new key can take its place.")
+                raise Conflict(_GONE)
             saved = self._keys.save(connection, after, moment)
             return Change(saved, _event(Tag.KEY_CHANGE, actor, before, saved))
 
         return await self._road.change(work, opens=True)
 
-    async def approve(self, actor: Actor, fingerprint_id: str) -> KeyRecord:
+    async def approve(self, actor: Actor, fingerprint_id: str, *, version: int | None = None) -> KeyRecord:
         """Make a pending key active."""
 
         def approved(before: KeyRecord) -> KeyRecord:
             if before.state is KeyState.REVOKED:
-                raise Conflict("The key is revoked: only a new key can take its place.")
+                raise Conflict(_GONE)
             return replace(before, state=KeyState.ACTIVE)
 
-        return await self._move(actor, fingerprint_id, approved, Tag.KEY_CHANGE, opens=True)
+        return await self._move(actor, fingerprint_id, approved, Tag.KEY_CHANGE, version, opens=True)
 
-    async def reject(self, actor: Actor, fingerprint_id: str, reason: str = "") -> KeyRecord:
+    async def reject(
+        self, actor: Actor, fingerprint_id: str, reason: str = "", *, version: int | None = None
+    ) -> KeyRecord:
         """Turn a pending key away for good."""
         rules.check_text(reason, "reason")
 
@@ -189,9 +224,11 @@ class KeyService:
                 raise Conflict(f"The key is {before.state}, not pending. To shut it out, revoke it.")
             return replace(before, state=KeyState.REVOKED, reason=reason or "rejected")
 
-        return await self._move(actor, fingerprint_id, rejected, Tag.KEY_REVOKE, opens=False)
+        return await self._move(actor, fingerprint_id, rejected, Tag.KEY_REVOKE, version, opens=False)
 
-    async def revoke(self, actor: Actor, fingerprint_id: str, reason: str = "") -> KeyRecord:
+    async def revoke(
+        self, actor: Actor, fingerprint_id: str, reason: str = "", *, version: int | None = None
+    ) -> KeyRecord:
         """Shut a key out for good. Once more changes nothing."""
         rules.check_text(reason, "reason")
 
@@ -200,7 +237,48 @@ class KeyService:
                 return before
             return replace(before, state=KeyState.REVOKED, reason=reason)
 
-        return await self._move(actor, fingerprint_id, revoked, Tag.KEY_REVOKE, opens=False)
+        return await self._move(actor, fingerprint_id, revoked, Tag.KEY_REVOKE, version, opens=False)
+
+    async def rotate(
+        self, actor: Actor, fingerprint_id: str, rotation: Rotation, *, version: int | None = None
+    ) -> Rotated:
+        """Register a new key for whoever holds this one, with the same rights; both work while they overlap.
+
+        The old key never lives longer for it. The new one expires when the old one would have, unless an expiry is
+        named: a rotation alone lengthens nobody's access.
+        """
+        actor.require(Operation.CHANGE_KEYS)
+        moment = self._road.clock()
+        if not timedelta(0) <= rotation.overlap <= MAX_OVERLAP:
+            raise InvalidInput(f"Both keys can work together for 0 s to {MAX_OVERLAP.days} days.")
+
+        def work(connection: Connection) -> Change[Rotated]:
+            before = self._own(connection, actor, fingerprint_id)
+            check_version(before.version, version)
+            _refuse_to_rotate(before, moment)
+            expires = before.expires if rotation.keep_expiry else rotation.expires
+            check_times(None, expires, moment)
+            new = _checked(
+                replace(
+                    before,
+                    fingerprint=fingerprint_of(rotation.public_key),
+                    public_key=rotation.public_key,
+                    label=before.label if rotation.label is None else rotation.label,
+                    expires=utc(expires),
+                    created=moment,
+                    updated=moment,
+                    version=1,
+                    replaces=before.fingerprint,
+                    replaced_by=None,
+                )
+            )
+            self._refuse_known(connection, actor, new)
+            self._keys.add(connection, new)
+            old = self._keys.save(connection, _ending(before, new.fingerprint, moment, rotation.overlap), moment)
+            added = _event(Tag.KEY_ADD, actor, None, new)
+            return Change(Rotated(old, new), added, (_event(Tag.KEY_ROTATE, actor, before, old),))
+
+        return await self._road.change(work, opens=True)
 
     async def _move(
         self,
@@ -208,6 +286,7 @@ class KeyService:
         fingerprint_id: str,
         move: Callable[[KeyRecord], KeyRecord],
         tag: Tag,
+        version: int | None,
         *,
         opens: bool,
     ) -> KeyRecord:
@@ -215,6 +294,7 @@ class KeyService:
 
         def work(connection: Connection) -> Change[KeyRecord]:
             before = self._own(connection, actor, fingerprint_id)
+            check_version(before.version, version)
             after = move(before)
             if after == before:
                 return Change(before)
@@ -236,16 +316,31 @@ class KeyService:
         return record
 
     def _refuse_known(self, connection: Connection, actor: Actor, record: KeyRecord) -> None:
-        if record.public_key in self._server_keys():
-            raise InvalidInput("This is the public key of a zapd server. Give the client a key of its own.")
-        if self._agents.find_key(connection, record.public_key) is not None:
-            raise InvalidInput("This is an agent's public key. Give the client a key of its own.")
-        known = self._keys.find(connection, record.fingerprint)
-        if known is None:
-            return
-        if actor.sees(known.domains):
-            raise Conflict(f"This key is registered already, for {known.user!r}; it is {known.state}.")
-        raise Conflict("This key is registered already.")
+        refuse_server_key(record.public_key, self._server_keys, "a client")
+        refuse_agents_key(record.public_key, self._agents.find_keys(connection, [record.public_key]))
+        refuse_known_key(actor, self._keys.find(connection, record.fingerprint))
+
+
+def _refuse_to_rotate(before: KeyRecord, moment: datetime) -> None:
+    """Only a key that works, and has not been rotated, can be."""
+    if before.state is KeyState.REVOKED:
+        raise Conflict(_GONE)
+    if before.state is KeyState.PENDING:
+        raise Conflict("The key waits for its approval: approve it, or reject it and add the new one.")
+    if before.expires is not None and before.expires <= moment:
+        raise Conflict("The key has expired: add the new one, with the rights that it shall have.")
+    if before.replaced_by is not None:
+        raise Conflict(f"The key is being replaced already, by {before.replaced_by}: rotate that one.")
+
+
+def _ending(before: KeyRecord, successor: str, moment: datetime, overlap: timedelta) -> KeyRecord:
+    """The old key of a rotation: it goes when the overlap is over, if it does not go before."""
+    if not overlap:
+        return replace(before, state=KeyState.REVOKED, reason="rotated", replaced_by=successor)
+    end = moment + overlap
+    if before.expires is not None:
+        end = min(before.expires, end)
+    return replace(before, expires=end, replaced_by=successor)
 
 
 def _changed(before: KeyRecord, change: KeyChange) -> KeyRecord:
@@ -265,8 +360,7 @@ def _changed(before: KeyRecord, change: KeyChange) -> KeyRecord:
 
 def _checked(record: KeyRecord) -> KeyRecord:
     """The rules that concern more than one field, and the plain texts."""
-    if len(record.public_key) != 32:
-        raise InvalidInput("A CURVE public key has 32 octets.")
+    check_public_key(record.public_key)
     rules.check_name(record.user, "user name")
     rules.check_text(record.label, "label")
     rules.check_metadata(record.groups, record.attributes)
@@ -303,4 +397,6 @@ def _picture(record: KeyRecord) -> dict[str, object]:
         "expires": iso(record.expires),
         "reason": record.reason,
         "version": record.version,
+        **({"replaces": record.replaces} if record.replaces else {}),
+        **({"replaced_by": record.replaced_by} if record.replaced_by else {}),
     }

@@ -164,7 +164,9 @@ class UserService:
         """Let a disabled user in again."""
         return await self.change(actor, name, {"state": UserState.ENABLED})
 
-    async def set_password(self, actor: Actor, name: str, password: bytes) -> UserRecord:
+    async def set_password(
+        self, actor: Actor, name: str, password: bytes, *, version: int | None = None
+    ) -> UserRecord:
         """Give a new password; the old one is worth nothing from then on."""
         actor.require(Operation.CHANGE_USERS)
         # Ask before hashing: nobody orders dear work for a name that is not theirs.
@@ -173,17 +175,19 @@ class UserService:
 
         def work(connection: Connection) -> Change[UserRecord]:
             before = self._own(connection, actor, name)
+            check_version(before.version, version)
             saved = self._users.save(connection, replace(before, hash=stored), self._road.clock())
             return Change(saved, _event(Tag.USER_PASSWORD, actor, before, saved))
 
         return await self._road.change(work, opens=True)
 
-    async def remove(self, actor: Actor, name: str) -> None:
+    async def remove(self, actor: Actor, name: str, *, version: int | None = None) -> None:
         """Forget a user altogether."""
         actor.require(Operation.CHANGE_USERS)
 
         def work(connection: Connection) -> Change[None]:
             before = self._own(connection, actor, name)
+            check_version(before.version, version)
             self._users.remove(connection, name)
             return Change(None, _event(Tag.USER_REMOVE, actor, before, None))
 

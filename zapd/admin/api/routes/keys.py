@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -9,10 +11,12 @@ from fastapi import APIRouter, Query, Response
 from zapd.admin.api.deps import Caller, Context, Paging, Version, fingerprint_path, to_cursor
 from zapd.admin.api.patch import named, no_nul
 from zapd.admin.api.render import etag, key_out
-from zapd.admin.api.schemas import KeyIn, KeyOut, KeyPatch, KeyState, Page, ReasonIn
-from zapd.admin.services.keys import KeyChange, NewKey
+from zapd.admin.api.schemas import KeyIn, KeyOut, KeyPatch, KeyState, Page, ReasonIn, RotatedOut, RotateIn
+from zapd.admin.services.keys import KeyChange, NewKey, Rotation
+from zapd.admin.services.usage import UsageService
 from zapd.store import keys as store
 from zapd.zmtp.keys import decode_public_key
+from zapd.zmtp.keys import fingerprint as mark_of
 
 router = APIRouter(prefix="/keys", tags=["keys"])
 
@@ -27,6 +31,7 @@ async def list_keys(
     user: Annotated[str | None, Query(max_length=255)] = None,
     state: KeyState | None = None,
     domain: Annotated[str | None, Query(max_length=255)] = None,
+    usage: Annotated[bool, Query(description="Also say when each was last let in.")] = False,
 ) -> Page[KeyOut]:
     """Registered keys, in the order of their fingerprints."""
     found = await context.keys.list(
@@ -37,7 +42,8 @@ async def list_keys(
         after=page.after,
         limit=page.limit,
     )
-    return Page(items=[key_out(record) for record in found.items], next_cursor=to_cursor(found.after))
+    items = await _with_usage(context, caller, found.items) if usage else [key_out(each) for each in found.items]
+    return Page(items=items, next_cursor=to_cursor(found.after))
 
 
 @router.post("", status_code=201)
@@ -64,10 +70,11 @@ async def add_key(context: Context, caller: Caller, body: KeyIn, response: Respo
 
 @router.get("/{fingerprint}")
 async def show_key(context: Context, caller: Caller, fingerprint: str, response: Response) -> KeyOut:
-    """One key."""
+    """One key, and when it was last let in."""
     record = await context.keys.show(caller, fingerprint_path(fingerprint))
     response.headers["ETag"] = etag(record.version)
-    return key_out(record)
+    (shown,) = await _with_usage(context, caller, [record])
+    return shown
 
 
 @router.patch("/{fingerprint}")
@@ -82,20 +89,67 @@ async def change_key(
 
 
 @router.post("/{fingerprint}/approve")
-async def approve_key(context: Context, caller: Caller, fingerprint: str) -> KeyOut:
+async def approve_key(
+    context: Context, caller: Caller, fingerprint: str, version: Version, response: Response
+) -> KeyOut:
     """Make a pending key active."""
-    return key_out(await context.keys.approve(caller, fingerprint_path(fingerprint)))
+    record = await context.keys.approve(caller, fingerprint_path(fingerprint), version=version)
+    response.headers["ETag"] = etag(record.version)
+    return key_out(record)
 
 
 @router.post("/{fingerprint}/reject")
-async def reject_key(context: Context, caller: Caller, fingerprint: str, body: ReasonIn | None = None) -> KeyOut:
+async def reject_key(
+    context: Context,
+    caller: Caller,
+    fingerprint: str,
+    version: Version,
+    response: Response,
+    body: ReasonIn | None = None,
+) -> KeyOut:
     """Turn a pending key away for good."""
     reason = "" if body is None else body.reason
-    return key_out(await context.keys.reject(caller, fingerprint_path(fingerprint), reason))
+    record = await context.keys.reject(caller, fingerprint_path(fingerprint), reason, version=version)
+    response.headers["ETag"] = etag(record.version)
+    return key_out(record)
 
 
 @router.post("/{fingerprint}/revoke")
-async def revoke_key(context: Context, caller: Caller, fingerprint: str, body: ReasonIn | None = None) -> KeyOut:
+async def revoke_key(
+    context: Context,
+    caller: Caller,
+    fingerprint: str,
+    version: Version,
+    response: Response,
+    body: ReasonIn | None = None,
+) -> KeyOut:
     """Shut a key out for good."""
     reason = "" if body is None else body.reason
-    return key_out(await context.keys.revoke(caller, fingerprint_path(fingerprint), reason))
+    record = await context.keys.revoke(caller, fingerprint_path(fingerprint), reason, version=version)
+    response.headers["ETag"] = etag(record.version)
+    return key_out(record)
+
+
+@router.post("/{fingerprint}/rotate", status_code=201)
+async def rotate_key(
+    context: Context, caller: Caller, fingerprint: str, body: RotateIn, version: Version, response: Response
+) -> RotatedOut:
+    """Register the key that takes this one's place; both work until the overlap is over."""
+    rotation = Rotation(
+        public_key=decode_public_key(body.public_key),
+        overlap=timedelta(seconds=body.overlap),
+        label=body.label,
+        keep_expiry="expires" not in body.model_fields_set,
+        expires=body.expires,
+    )
+    done = await context.keys.rotate(caller, fingerprint_path(fingerprint), rotation, version=version)
+    response.headers["Location"] = f"/v1/keys/{done.new.fingerprint}"
+    response.headers["ETag"] = etag(done.new.version)
+    old, new = await _with_usage(context, caller, [done.old, done.new])
+    return RotatedOut(old=old, new=new)
+
+
+async def _with_usage(context: Context, caller: Caller, records: Sequence[store.KeyRecord]) -> list[KeyOut]:
+    marks = [mark_of(record.public_key) for record in records]
+    uses = await UsageService(context.audit).last_uses(caller, marks)
+    return [key_out(record, uses.get(mark)) for record, mark in zip(records, marks, strict=True)]

@@ -58,10 +58,14 @@ async def add_user(context: Context, caller: Caller, body: UserIn, response: Res
 
 
 @router.put("/{name:path}/password")
-async def set_password(context: Context, caller: Caller, name: UserName, body: PasswordIn) -> UserOut:
+async def set_password(
+    context: Context, caller: Caller, name: UserName, body: PasswordIn, version: Version, response: Response
+) -> UserOut:
     """Give a user a new password."""
     password = body.password.get_secret_value().encode("utf-8", "surrogatepass")
-    return user_out(await context.users.set_password(caller, rules.check_name(name), password))
+    record = await context.users.set_password(caller, rules.check_name(name), password, version=version)
+    response.headers["ETag"] = etag(record.version)
+    return user_out(record)
 
 
 @router.get("/{name:path}")
@@ -87,6 +91,6 @@ async def change_user(
 
 
 @router.delete("/{name:path}", status_code=204)
-async def remove_user(context: Context, caller: Caller, name: UserName) -> None:
+async def remove_user(context: Context, caller: Caller, name: UserName, version: Version) -> None:
     """Forget a user."""
-    await context.users.remove(caller, rules.check_name(name))
+    await context.users.remove(caller, rules.check_name(name), version=version)
