@@ -36,7 +36,7 @@ from zapd.zmtp.events import (
 )
 from zapd.zmtp.framing import encode_command, encode_message, encode_messages, seal_command
 from zapd.zmtp.greeting import encode_greeting
-from zapd.zmtp.handshake import RECEIVE, Handshake, Mechanism, PeerError, Send, Session
+from zapd.zmtp.handshake import RECEIVE, Handshake, Mechanism, PeerError, Send, Session, in_batches
 from zapd.zmtp.limits import Limits
 from zapd.zmtp.mechanisms.null import NullClient, NullServer
 from zapd.zmtp.mechanisms.plain import PlainClient, PlainServer
@@ -518,10 +518,10 @@ def test_the_peers_version_decides_the_form_of_our_subscriptions() -> None:
 def test_sealed_subscriptions_travel_inside_the_cipher() -> None:
     """SUBSCRIBE is a frame with the inner flag 02, never a command frame."""
     pair = toy_pair("XPUB", "XSUB")
-    cipher = ToyCipher()
+    cipher = in_batches(ToyCipher())
     pair.client.send_subscription(b"A")
     assert pair.client.data_to_send() == seal_command(b"\x09SUBSCRIBEA", cipher)
-    pair.server.receive_data(seal_command(b"\x09SUBSCRIBEA", ToyCipher()))
+    pair.server.receive_data(seal_command(b"\x09SUBSCRIBEA", in_batches(ToyCipher())))
     assert pair.server.events() == [SubscriptionReceived(b"A", True)]
 
 

@@ -277,6 +277,19 @@ def test_our_counter_never_wraps() -> None:
     for _ in range(2):
         with pytest.raises(LocalProtocolError, match="no nonce is left"):
             cipher.seal(0, b"one more")
+        with pytest.raises(LocalProtocolError, match="no nonce is left"):
+            cipher.seal_all([b"\0one more"])
+
+
+def test_a_batch_that_would_wrap_the_counter_is_not_begun() -> None:
+    """Frames sealed together count as each would alone."""
+    box = crypto.Box(bytes(32))
+    cipher = CurveCipher(box, sends=b"CurveZMQMESSAGEC", sent=2**64 - 3, receives=b"-" * 16, received=bytes(8))
+    with pytest.raises(LocalProtocolError, match="no nonce is left"):
+        cipher.seal_all([b"\0a", b"\0b", b"\0c"])
+    first, last = cipher.seal_all([b"\1a", b"\0b"])
+    assert first[8:16] == (2**64 - 2).to_bytes(8, "big")
+    assert last[8:16] == b"\xff" * 8
 
 
 def test_the_peers_last_nonce_is_taken_and_nothing_after_it() -> None:

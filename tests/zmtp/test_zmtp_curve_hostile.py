@@ -26,7 +26,7 @@ from support.curve_dialogue import (
 )
 
 from zapd.zmtp.credentials import CurveCredentials
-from zapd.zmtp.handshake import Cipher, PeerError, Session
+from zapd.zmtp.handshake import BatchCipher, Cipher, PeerError, Session
 from zapd.zmtp.mechanisms.curve import CurveServer
 
 CLIENT = HonestClient()
@@ -486,6 +486,31 @@ def test_a_replayed_message(start: Start, last: int) -> None:
     for replayed in (first, second):
         with pytest.raises(PeerError, match="does not rise"):
             cipher.open(replayed)
+
+
+@pytest.mark.parametrize(("start", "last"), SESSIONS)
+@pytest.mark.parametrize("fault", ["replayed", "older", "altered", "short", "other command", "unknown flags"])
+def test_many_messages_at_once_are_held_to_the_same_rules(start: Start, last: int, fault: str) -> None:
+    """Up to the first bad one they are opened, whatever stands behind it; and it stays the last that counted."""
+    cipher, make = start()
+    assert isinstance(cipher, BatchCipher)
+    bodies = [make(last + 2 + number, bytes([number % 3]) + b"%d" % number) for number in range(6)]
+    bad = {
+        "replayed": bodies[2],
+        "older": make(last + 1, b"\0x"),
+        "altered": bodies[3][:-1] + bytes([bodies[3][-1] ^ 1]),
+        "short": bodies[3][:20],
+        "other command": b"\x07MASSAGE" + bodies[3][8:],
+        "unknown flags": make(last + 5, b"\7x"),
+    }
+    contents: list[bytes] = []
+    with pytest.raises(PeerError):
+        cipher.open_all([*bodies[:3], bad[fault], *bodies[4:]], contents)
+    assert contents == [b"\x000", b"\x011", b"\x022"]
+    with pytest.raises(PeerError, match="does not rise"):
+        cipher.open(bodies[2])
+    cipher.open_all(bodies[4:], contents)
+    assert contents[3:] == [b"\x014", b"\x025"]
 
 
 @pytest.mark.parametrize(("start", "last"), SESSIONS)

@@ -10,6 +10,7 @@ from support.zmtp_pairs import messages_of, null_pair, toy_pair
 from zapd.errors import LocalProtocolError
 from zapd.zmtp.connection import Connection
 from zapd.zmtp.decoding import ClearDecoder, Item
+from zapd.zmtp.events import MessagesReceived
 from zapd.zmtp.framing import encode_messages
 from zapd.zmtp.limits import DEFAULT_LIMITS
 from zapd.zmtp.mechanisms.null import NullClient
@@ -73,6 +74,13 @@ def test_frames_that_are_encoded_already_travel_as_they_are() -> None:
 
 
 def test_clear_frames_never_leave_a_cipher() -> None:
-    """What is encoded already cannot be sealed, and may not travel beside what is."""
-    with pytest.raises(LocalProtocolError, match="cipher"):
-        toy_pair().server.send_encoded(encode_messages([[b"in clear"]]))
+    """What is encoded already is sealed like all else, and arrives inside the cipher as a run too."""
+    pair = toy_pair()
+    messages = [[b"envelope", b"", b"%03d" % number] for number in range(3 * ENOUGH)]
+    pair.server.send_encoded(encode_messages(messages))
+    octets = pair.server.data_to_send()
+    assert encode_messages(messages[:1]) not in octets
+    pair.client.receive_data(octets)
+    events = pair.client.events()
+    assert messages_of(events) == messages
+    assert any(isinstance(event, MessagesReceived) and isinstance(event.messages, Run) for event in events)

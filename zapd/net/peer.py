@@ -182,7 +182,7 @@ class Peer(asyncio.Protocol):
         return True
 
     def send_encoded(self, octets: bytes) -> bool:
-        """The same for messages that are clear frames already; not for a peer inside a cipher."""
+        """The same for messages that are clear frames already, well formed."""
         connection = self._connection
         if connection is None or not connection.ready:
             return False

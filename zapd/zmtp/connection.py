@@ -35,10 +35,11 @@ from zapd.zmtp.framing import (
     encode_command,
     encode_messages,
     seal_command,
+    seal_encoded,
     seal_messages,
 )
 from zapd.zmtp.greeting import GREETING_SIZE, Greeting, encode_greeting, mechanism_field, parse_greeting
-from zapd.zmtp.handshake import Ask, Cipher, Handshake, Mechanism, PeerError, Send, Session
+from zapd.zmtp.handshake import Ask, BatchCipher, Handshake, Mechanism, PeerError, Send, Session, in_batches
 from zapd.zmtp.limits import DEFAULT_LIMITS, Limits
 from zapd.zmtp.metadata import PeerMetadata, own_metadata, read_metadata
 from zapd.zmtp.run import Run
@@ -90,7 +91,7 @@ class Connection:
         self._reader = CommandReader(limits.handshake_command)
         # Not started before the peer's greeting has come: what goes ahead of it breaks libzmq.
         self._dialogue: Handshake = mechanism.handshake(own_metadata(socket_type, identity, properties))
-        self._cipher: Cipher | None = None
+        self._cipher: BatchCipher | None = None
         self._decoder: Decoder | None = None
         self._events: list[Event] = []
         self._out: list[bytes] = [encode_greeting(mechanism.name, as_server=mechanism.as_server)]
@@ -187,13 +188,12 @@ class Connection:
         self._out.append(encode_messages(messages) if cipher is None else seal_messages(messages, cipher))
 
     def send_encoded(self, octets: bytes) -> None:
-        """Queue whole messages that are clear frames already (`zapd.zmtp.framing.encode_messages`), well formed.
-        `LocalProtocolError` unless `ready`, and inside a cipher."""
+        """Queue whole messages that are clear frames already (`zapd.zmtp.framing.encode_messages`), well formed;
+        inside a cipher they are sealed as all others. `LocalProtocolError` unless `ready`."""
         if self._decoder is None:
             raise LocalProtocolError("messages can be sent only while the connection is ready")
-        if self._cipher is not None:
-            raise LocalProtocolError("clear frames may not travel beside a cipher")
-        self._out.append(octets)
+        cipher = self._cipher
+        self._out.append(octets if cipher is None else seal_encoded(octets, cipher))
 
     def send_ping(self, ttl: float = 0.0, context: bytes = b"") -> None:
         """Queue a PING; ``ttl`` in seconds, below 65.6 (libzmq counts in 16 bits of milliseconds); ``context``
@@ -307,6 +307,7 @@ class Connection:
         withheld until now: an illegal pair gets ERROR in its place."""
         try:
             peer = read_metadata(session.metadata, self._limits)
+            cipher = None if session.cipher is None else in_batches(session.cipher)
         except Exception as fault:  # noqa: BLE001  (as in `_resume`: it may not even be a session)
             self._fail(_blame(fault))
             return
@@ -315,7 +316,6 @@ class Connection:
             return
         self._out += said
         rest = self._reader.take_rest()
-        cipher = session.cipher
         self._cipher = cipher
         decoder = ClearDecoder(self._limits) if cipher is None else SealedDecoder(self._limits, cipher)
         self._decoder = decoder

@@ -10,9 +10,19 @@ either only with a benchmark beside it.
 
 from __future__ import annotations
 
-from zapd.zmtp.framing import COMMAND, LONG, LONG_HEADER, MORE, SEAL_OVERHEAD, SEALED_COMMAND
-from zapd.zmtp.handshake import Cipher, PeerError
-from zapd.zmtp.limits import Limits
+from zapd.zmtp.framing import (
+    COMMAND,
+    LONG,
+    LONG_HEADER,
+    MORE,
+    SEAL_OVERHEAD,
+    SEALED_COMMAND,
+    SHORT_LAST,
+    SHORT_MORE,
+    encode_frame,
+)
+from zapd.zmtp.handshake import BatchCipher, PeerError
+from zapd.zmtp.limits import SHORT_FRAME, Limits
 from zapd.zmtp.run import ENOUGH, Run, Shape
 
 Batch = list[list[bytes]]
@@ -193,77 +203,93 @@ class ClearDecoder(_Decoder):
         return data[start : start + size], start + size
 
 
-class SealedDecoder(_Decoder):
-    """Traffic inside a cipher: every frame is one sealed box, flags and all."""
+class SealedDecoder:
+    """Traffic inside a cipher: every frame is one sealed box, flags and all. What the boxes hold is put together
+    as the clear frames it stands for, and read as such."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_cipher", "_clear", "_limits", "_need", "_pending")
 
-    def __init__(self, limits: Limits, cipher: Cipher) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: Limits, cipher: BatchCipher) -> None:
+        self._limits = limits
         self._cipher = cipher
+        self._clear = ClearDecoder(limits)
+        self._pending = bytearray()
+        self._need = 0
+
+    @property
+    def between_messages(self) -> bool:
+        """Nothing is unfinished."""
+        return not self._pending and self._clear.between_messages
 
     def feed(self, data: bytes, items: list[Item]) -> None:
         """As `ClearDecoder.feed`."""
         if self._pending:
-            joined = self._join(data)
-            if joined is None:
+            pending = self._pending
+            pending += data
+            if len(pending) < self._need:
                 return
-            data = joined
-        batch: Batch = []
-        position, end = 0, len(data)
-        limit = max(self._limits.frame, self._limits.command) + SEAL_OVERHEAD
-        self._need = 2
+            data = bytes(pending)
+            pending.clear()
+        bodies: list[bytes] = []
+        contents: list[bytes] = []
         try:
-            while position + 1 < end:
-                flags = data[position]
-                # libzmq would drop a box in a command frame and glue one with MORE to the next.
-                if flags & ~LONG:
-                    raise PeerError("traffic outside the cipher")
-                if flags:
-                    start = position + LONG_HEADER
-                    if start > end:
-                        self._need = LONG_HEADER
-                        break
-                    size = int.from_bytes(data[position + 1 : start], "big")
-                    if size > limit:
-                        raise PeerError(f"a frame longer than {self._limits.frame} octets")
-                else:
-                    start, size = position + 2, data[position + 1]
-                if size > end - start:
-                    self._need = start + size - position
-                    break
-                position = start + size
-                self._open(data[start:position], batch, items)
+            try:
+                position = self._cut(data, bodies)
+            finally:
+                if bodies:
+                    self._cipher.open_all(bodies, contents)
         finally:
-            if batch:
-                items.append(batch)
-        if position < end:
+            # Whatever is wrong behind them, these came whole.
+            if contents:
+                self._clear.feed(_clear_frames(contents), items)
+        if position < len(data):
             self._pending += data[position:]
 
-    def _open(self, box: bytes, batch: Batch, items: list[Item]) -> None:
-        """Put what a box holds where it belongs."""
-        flags, payload = self._cipher.open(box)
-        if flags == SEALED_COMMAND:
-            if len(payload) > self._limits.command:
-                raise PeerError(f"a command longer than {self._limits.command} octets")
-            if batch:
-                items.append(batch[:])
-                batch.clear()
-            items.append(payload)
-            return
-        if flags & ~MORE:
-            raise PeerError("reserved flags inside the cipher")
-        if len(payload) > self._limits.frame:
-            raise PeerError(f"a frame longer than {self._limits.frame} octets")
-        parts = self._parts
-        parts.append(payload)
-        self._held += len(payload)
-        if len(parts) > self._limits.parts or self._held > self._limits.message:
-            raise self._too_much()
-        if not flags:
-            batch.append(parts)
-            self._parts = []
-            self._held = 0
+    def _cut(self, data: bytes, bodies: list[bytes]) -> int:
+        """Append the whole frames' bodies; where the unfinished one begins."""
+        position, end = 0, len(data)
+        self._need = 2
+        while position + 1 < end:
+            flags = data[position]
+            if not flags:
+                start = position + 2
+                stop = start + data[position + 1]
+            elif flags != LONG:
+                # libzmq would drop a box in a command frame and glue one with MORE to the next.
+                raise PeerError("traffic outside the cipher")
+            else:
+                start = position + LONG_HEADER
+                if start > end:
+                    self._need = LONG_HEADER
+                    break
+                size = int.from_bytes(data[position + 1 : start], "big")
+                if size > max(self._limits.frame, self._limits.command) + SEAL_OVERHEAD:
+                    raise PeerError(f"a frame longer than {self._limits.frame} octets")
+                stop = start + size
+            if stop > end:
+                self._need = stop - position
+                break
+            bodies.append(data[start:stop])
+            position = stop
+        return position
+
+
+def _clear_frames(contents: list[bytes]) -> bytes:
+    """The frames that contents stand for: an octet of flags and the payload each."""
+    pieces: list[bytes] = []
+    headers = (SHORT_LAST, SHORT_MORE)
+    for content in contents:
+        flags, size = content[0], len(content) - 1
+        if flags <= MORE and size <= SHORT_FRAME:
+            pieces += (headers[flags][size], content[1:])
+        else:
+            pieces.append(encode_frame(_CLEAR_FLAGS.get(flags, _RESERVED), content[1:]))
+    return b"".join(pieces)
+
+
+_CLEAR_FLAGS = {0: 0, MORE: MORE, SEALED_COMMAND: COMMAND}
+_RESERVED = 0x80
+"""Flags that no frame has: the clear road refuses them."""
 
 
 Decoder = ClearDecoder | SealedDecoder

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from zapd.errors import LocalProtocolError
-from zapd.zmtp.handshake import Cipher, PeerError
+from zapd.zmtp.handshake import BatchCipher, PeerError
 from zapd.zmtp.limits import SHORT_FRAME
 
 MORE: Final = 1
@@ -30,6 +30,8 @@ SHORT_MORE: Final = tuple(bytes((MORE, size)) for size in range(SHORT_FRAME + 1)
 """Headers of short frames, by the size of the body: the last of a message, and those before it."""
 LONG_HEADER: Final = 9
 """Octets before a long frame's body."""
+_SEALED_LAST: Final = b"\0"
+_SEALED_MORE: Final = b"\1"
 
 
 # Writing
@@ -77,21 +79,49 @@ def _encode_slowly(parts: Sequence[bytes]) -> bytes:
     return b"".join([*frames, encode_frame(0, parts[-1])])
 
 
-def seal_messages(messages: Iterable[Sequence[bytes]], cipher: Cipher) -> bytes:
+def seal_messages(messages: Iterable[Sequence[bytes]], cipher: BatchCipher) -> bytes:
     """Many messages, each frame sealed. The outer frame says neither MORE nor COMMAND: libzmq drops it
     otherwise, whatever RFC 26 says."""
-    pieces: list[bytes] = []
+    contents: list[bytes] = []
     for parts in messages:
         if not parts:
             raise LocalProtocolError("a message has at least one part")
-        pieces += [encode_frame(0, cipher.seal(MORE, part)) for part in parts[:-1]]
-        pieces.append(encode_frame(0, cipher.seal(0, parts[-1])))
-    return b"".join(pieces)
+        contents += [_SEALED_MORE + part for part in parts[:-1]]
+        contents.append(_SEALED_LAST + parts[-1])
+    return _seal(contents, cipher)
 
 
-def seal_command(body: bytes, cipher: Cipher) -> bytes:
+def seal_encoded(octets: bytes, cipher: BatchCipher) -> bytes:
+    """`seal_messages` for messages that are clear frames already, well formed."""
+    contents: list[bytes] = []
+    position, end = 0, len(octets)
+    while position < end:
+        flags = octets[position]
+        if flags & LONG:
+            start = position + LONG_HEADER
+            position = start + int.from_bytes(octets[position + 1 : start], "big")
+        else:
+            start = position + 2
+            position = start + octets[position + 1]
+        contents.append((_SEALED_MORE if flags & MORE else _SEALED_LAST) + octets[start:position])
+    return _seal(contents, cipher)
+
+
+def seal_command(body: bytes, cipher: BatchCipher) -> bytes:
     """A command inside the cipher."""
-    return encode_frame(0, cipher.seal(SEALED_COMMAND, body))
+    return _seal((bytes((SEALED_COMMAND,)) + body,), cipher)
+
+
+def _seal(contents: Sequence[bytes], cipher: BatchCipher) -> bytes:
+    last = SHORT_LAST
+    pieces: list[bytes] = []
+    for body in cipher.seal_all(contents):
+        size = len(body)
+        if size > SHORT_FRAME:
+            pieces.append(encode_frame(0, body))
+        else:
+            pieces += (last[size], body)
+    return b"".join(pieces)
 
 
 # Reading

@@ -19,9 +19,9 @@ closes. No other exception may leave a handshake, whatever the peer sends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 
 class PeerError(Exception):
@@ -67,6 +67,43 @@ class Cipher(Protocol):
     def open(self, body: bytes) -> tuple[int, bytes]:
         """(flags, payload) of a frame received; raises `PeerError`."""
         ...
+
+
+@runtime_checkable
+class BatchCipher(Cipher, Protocol):
+    """A cipher that is quicker with many frames at once may have this beside `Cipher`. A frame's *content* is an
+    octet of flags and the payload behind it."""
+
+    def seal_all(self, contents: Sequence[bytes]) -> list[bytes]:
+        """The bodies of the frames to send, in order."""
+        ...
+
+    def open_all(self, bodies: Sequence[bytes], contents: list[bytes]) -> None:
+        """Append the contents of frames received, in order. Raises `PeerError` at the first that does not open;
+        those before it have been appended."""
+        ...
+
+
+class OneByOne:
+    """Any `Cipher` as a `BatchCipher`."""
+
+    __slots__ = ("open", "seal")
+
+    def __init__(self, cipher: Cipher) -> None:
+        self.seal, self.open = cipher.seal, cipher.open
+
+    def seal_all(self, contents: Sequence[bytes]) -> list[bytes]:
+        return [self.seal(content[0], content[1:]) for content in contents]
+
+    def open_all(self, bodies: Sequence[bytes], contents: list[bytes]) -> None:
+        for body in bodies:
+            flags, payload = self.open(body)
+            contents.append(bytes((flags,)) + payload)
+
+
+def in_batches(cipher: Cipher) -> BatchCipher:
+    """The cipher itself where it can, else one frame after another."""
+    return cipher if isinstance(cipher, BatchCipher) else OneByOne(cipher)
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,8 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the URL may hold a password
     with contextlib.suppress(OSError):
         os.nice(19)
+        # A nice process may still keep one that wakes up waiting for a time slice; an idle one never does.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=Settings)
     ending = threading.Event()
 

@@ -29,6 +29,8 @@ from __future__ import annotations
 import os
 import struct
 import weakref
+from collections.abc import Sequence
+from operator import lt
 from typing import Final, NoReturn
 
 from zapd.errors import InvalidInput, LocalProtocolError
@@ -84,10 +86,10 @@ class CurveCipher:
     processes: after a fork the child's copy refuses to seal.
     """
 
-    __slots__ = ("__weakref__", "_open", "_received", "_receives", "_seal", "_sends", "_sent")
+    __slots__ = ("__weakref__", "_box", "_received", "_receives", "_sends", "_sent")
 
     def __init__(self, box: BoxLike, *, sends: bytes, sent: int, receives: bytes, received: bytes) -> None:
-        self._seal, self._open = box.seal, box.open
+        self._box = box
         self._sends, self._sent = sends, sent
         self._receives, self._received = receives, received
         _ciphers.add(self)
@@ -102,7 +104,7 @@ class CurveCipher:
             raise LocalProtocolError("no nonce is left on this connection: open a new one")
         self._sent = sent + 1
         short = _short(sent + 1)
-        return _MESSAGE + short + self._seal(_FLAGS[flags] + payload, self._sends + short)
+        return _MESSAGE + short + self._box.seal(_FLAGS[flags] + payload, self._sends + short)
 
     def open(self, body: bytes) -> tuple[int, bytes]:
         """(flags, payload) of a MESSAGE; `PeerError` unless it is whole, newer than the last, and the peer's."""
@@ -112,7 +114,7 @@ class CurveCipher:
         if short <= self._received:  # eight octets, big end first, compare as their numbers do
             raise PeerError("the nonce of MESSAGE does not rise")
         try:
-            content = self._open(body[16:], self._receives + short)
+            content = self._box.open(body[16:], self._receives + short)
         except CryptoError:
             raise PeerError("MESSAGE does not open") from None
         self._received = short
@@ -120,6 +122,38 @@ class CurveCipher:
         if flags >= len(_FLAGS):
             raise PeerError("MESSAGE has unknown flags")
         return flags, content[1:]
+
+    def seal_all(self, contents: Sequence[bytes]) -> list[bytes]:
+        """`seal` for many frames, each an octet of flags and the payload."""
+        first = self._sent + 1
+        end = first + len(contents)
+        if end - 1 > _LAST:
+            raise LocalProtocolError("no nonce is left on this connection: open a new one")
+        self._sent = end - 1
+        sends = self._sends
+        shorts = [_short(number) for number in range(first, end)]
+        boxes = self._box.seal_all(contents, [sends + short for short in shorts])
+        return [_MESSAGE + short + box for short, box in zip(shorts, boxes, strict=True)]
+
+    def open_all(self, bodies: Sequence[bytes], contents: list[bytes]) -> None:
+        """`open` for many frames: appends what they hold, each an octet of flags and the payload."""
+        shorts = [body[8:16] for body in bodies]
+        rising = all(map(lt, (self._received, *shorts), shorts))
+        if rising and {body[:8] for body in bodies} == {_MESSAGE} and len(min(bodies, key=len)) >= _MESSAGE_SIZE:
+            receives = self._receives
+            try:
+                found = self._box.open_all([body[16:] for body in bodies], [receives + short for short in shorts])
+            except CryptoError:
+                pass
+            else:
+                if max(found)[0] < len(_FLAGS):  # the first octets sort them
+                    self._received = shorts[-1]
+                    contents += found
+                    return
+        # One of them is bad: up to it they are opened again, one by one.
+        for body in bodies:
+            flags, payload = self.open(body)
+            contents.append(_FLAGS[flags] + payload)
 
     def exhaust(self) -> None:
         """Never seal again."""
