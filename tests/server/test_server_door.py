@@ -26,6 +26,8 @@ REQUEST = ZapRequest(b"1", "zapd.agents", "10.0.0.1", b"", "CURVE", (ALICE,))
 class Known:
     """An enrolled agent as the index gives it, here only from one network."""
 
+    ended = False
+
     def allows_address(self, address: str) -> bool:
         return address.startswith("10.")
 
