@@ -24,6 +24,8 @@ from zapd.audit.writer import Held, Worker
 
 ENOUGH = 1024 * 1024
 """Octets of an open group that need not wait for more: measured, a larger group saves nothing, a smaller costs."""
+SHORTEST = 160
+"""Octets that every line has at least, so that the octets of a group bound its records too."""
 
 log = logging.getLogger("zapd.audit")
 
@@ -69,7 +71,7 @@ class GroupCommit:
         """Why nothing can be recorded, while `writable` is false."""
         self._pace = pace
         self._strict = pace.strict
-        self._enough = min(pace.max_octets, ENOUGH)
+        self._enough = min(pace.max_octets, SHORTEST * pace.max_records, ENOUGH)
         self._loop = asyncio.get_running_loop()
         self._accepting = False
         self._closed = False
