@@ -7,8 +7,8 @@ CONFIG ?= zapd.toml
 WORKERS ?= 4
 
 BIN := $(VENV)/bin
-TEST_PACKAGES  := postgresql libczmq-dev libzmq3-dev pkg-config gcc
-BENCH_PACKAGES := libczmq-dev libzmq3-dev pkg-config gcc libc6-dev
+TEST_PACKAGES  := postgresql libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc
+BENCH_PACKAGES := libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc libc6-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test lint format bench clean packages-test packages-bench
@@ -37,7 +37,7 @@ format: $(VENV)/.dev  ## write the sources as the formatter wants them
 	$(BIN)/ruff format .
 
 bench: packages-bench $(VENV)/.dev  ## zapd against other ways to answer ZAP, in one run on this machine
-	$(BIN)/python -m bench $(BENCH)
+	$(BIN)/python -m bench $(or $(BENCH),all)
 
 clean:  ## remove what was built; configuration and data stay
 	rm -rf build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench/out

@@ -1,195 +1,152 @@
-/* The load: one ZMTP connection that keeps N ZAP questions under way and counts the answers.
+/* The load: ZMTP connections that keep ZAP questions under way and count the answers.
  *
- *     loadgen HOST PORT KEYFILE IN_FLIGHT WARMUP SECONDS DOMAIN
+ *     loadgen [OPTION]… PORT CREDENTIALS
  *
- * It speaks ZMTP 3.0 NULL itself (RFC 23) as a DEALER, on a bare socket, so that it outruns every server it
- * is put against: a question is a template with an id and a key copied in, an answer is looked at where it
- * lies. Each question brings 16 octets of id, as zapd's agent does, and a CURVE key drawn at random from
- * KEYFILE (32 octets each). Every answer must come back under an open id; its status is counted.
+ *     --connections N   (1)          --in-flight N   together (128)
+ *     --warmup S  --seconds S        what is counted, after a warm-up (0.5, 3)
+ *     --domain D  --address A        asked about and from; each may be repeated, then any is drawn (default, 127.0.0.1)
+ *     --plain                        CREDENTIALS holds lines "name password"; else public keys of 32 octets
+ *     --curve FILE                   CURVE on the link, as the client in FILE; else NULL
+ *     --rate R                       so many questions a second at random moments (Poisson), whatever the server does;
+ *                                    latencies count from the moment a question was due. Else the next is asked when
+ *                                    one was answered.
+ *
+ * It speaks ZMTP itself as a DEALER, on bare sockets, so that it outruns every server it is put against: a question
+ * is a template with an id and a key copied in, an answer is looked at where it lies. Each question brings 16 octets
+ * of id, as zapd's agent does, and credentials drawn at random. Every answer must come back on its connection under
+ * an open id; its status is counted.
  *
  * One line of JSON on standard output; exit status 1 when an answer was wrong, 2 when it could not run.
  * It knows nothing about the server but its port.
  */
 
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "zmtp.h"
+#include <getopt.h>
+#include <math.h>
+#include <sys/prctl.h>
 
 enum {
-    MORE = 1, LONG = 2, COMMAND = 4,
-    GREETING = 64,
     ID = 16,
-    KEY = 32,
     REPLY_FRAMES = 8,
     MAX_IN_FLIGHT = 65536,
-    HISTOGRAM = 2000000, /* microseconds, one counter each */
+    MAX_CONNECTIONS = 64,
+    MAX_NAMES = 32,
+    PARTS = 9,
     BUFFER = 1 << 20,
-    PATIENCE_MS = 10000
+    SCRATCH = 1 << 16
 };
-
-static const char *stage = "start";
-
-static void die(const char *what) {
-    fprintf(stderr, "loadgen: %s while: %s (%s)\n", what, stage, errno ? strerror(errno) : "no errno");
-    exit(2);
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* xorshift64*: which key is asked next need not be unpredictable, only cheap and spread out. */
-static uint64_t random_state = 0x9E3779B97F4A7C15u;
-static uint64_t next_random(void) {
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    return random_state * 0x2545F4914F6CDD1Du;
-}
-
-static void send_all(int fd, const uint8_t *data, size_t length) {
-    while (length > 0) {
-        ssize_t sent = send(fd, data, length, MSG_NOSIGNAL);
-        if (sent < 0) {
-            if (errno == EINTR)
-                continue;
-            die("send failed");
-        }
-        data += sent;
-        length -= (size_t)sent;
-    }
-}
-
-static size_t receive(int fd, uint8_t *data, size_t room) {
-    struct pollfd watched = {fd, POLLIN, 0};
-    for (;;) {
-        int ready = poll(&watched, 1, PATIENCE_MS);
-        if (ready == 0) {
-            errno = 0;
-            die("the server is silent");
-        }
-        if (ready < 0 && errno == EINTR)
-            continue;
-        ssize_t got = recv(fd, data, room, 0);
-        if (got > 0)
-            return (size_t)got;
-        if (got == 0) {
-            errno = 0;
-            die("the server closed the connection");
-        }
-        if (errno != EINTR && errno != EAGAIN)
-            die("recv failed");
-    }
-}
-
-static void receive_exactly(int fd, uint8_t *data, size_t length) {
-    while (length > 0) {
-        size_t got = receive(fd, data, length);
-        data += got;
-        length -= got;
-    }
-}
-
-/* --- ZMTP ------------------------------------------------------------------------------------------- */
-
-static void shake_hands(int fd) {
-    stage = "greeting";
-    uint8_t greeting[GREETING] = {0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0x7F, 3, 0, 'N', 'U', 'L', 'L'};
-    uint8_t theirs[GREETING];
-    send_all(fd, greeting, sizeof greeting);
-    receive_exactly(fd, theirs, sizeof theirs);
-    if (theirs[0] != 0xFF || theirs[10] < 3 || memcmp(theirs + 12, "NULL\0", 5) != 0) {
-        errno = 0;
-        die("the server does not speak ZMTP 3 NULL");
-    }
-    stage = "READY";
-    static const char ready[] = "\x05READY" "\x0BSocket-Type\0\0\0\x06" "DEALER" "\x08Identity\0\0\0\0";
-    uint8_t head[2] = {COMMAND, sizeof ready - 1}, body[256];
-    send_all(fd, head, 2);
-    send_all(fd, (const uint8_t *)ready, sizeof ready - 1);
-    receive_exactly(fd, head, 2);
-    receive_exactly(fd, body, head[1]);
-    if (head[0] != COMMAND || head[1] < 6 || memcmp(body, "\x05READY", 6) != 0) {
-        errno = 0;
-        die("the server did not answer with READY");
-    }
-}
-
-static size_t put_frame(uint8_t *out, int more, const void *body, size_t length) {
-    out[0] = more ? MORE : 0;
-    out[1] = (uint8_t)length;
-    memcpy(out + 2, body, length);
-    return 2 + length;
-}
 
 /* --- the questions ---------------------------------------------------------------------------------- */
 
-static uint8_t template[512];
-static size_t template_length, key_at;
-static const size_t id_at = 2;
-
-static void make_template(const char *domain) {
-    uint8_t nothing[KEY] = {0};
-    size_t at = 0;
-    at += put_frame(template + at, 1, nothing, ID);
-    at += put_frame(template + at, 1, "", 0);
-    at += put_frame(template + at, 1, "1.0", 3);
-    at += put_frame(template + at, 1, "1", 1);
-    at += put_frame(template + at, 1, domain, strlen(domain));
-    at += put_frame(template + at, 1, "127.0.0.1", 9);
-    at += put_frame(template + at, 1, "", 0);
-    at += put_frame(template + at, 1, "CURVE", 5);
-    key_at = at + 2;
-    at += put_frame(template + at, 0, nothing, KEY);
-    template_length = at;
-}
-
-struct slot {
-    uint64_t asked_at; /* also the second half of the id: no two questions of a slot share it */
+struct part {
+    uint8_t body[256];
+    size_t length;
 };
 
+/* A question about one domain from one address: all parts but id and credentials, and the same as octets. */
+struct template {
+    struct part parts[PARTS];
+    uint8_t octets[512];
+    size_t length, credentials_at;
+};
+
+struct slot {
+    uint64_t serial; /* the second half of the id: no two questions share it. 0: free */
+    uint64_t since;
+    uint32_t connection;
+};
+
+struct connection {
+    int fd;
+    struct cipher cipher;
+    uint8_t *in, *out, *scratch;
+    size_t have, pending;
+};
+
+static struct template templates[MAX_NAMES * MAX_NAMES];
+static size_t template_count;
 static struct slot slots[MAX_IN_FLIGHT];
-static uint32_t *histogram;
+static uint32_t free_slots[MAX_IN_FLIGHT];
+static size_t free_count;
+static struct connection connections[MAX_CONNECTIONS];
+static int connection_count = 1, in_flight = 128, sealed;
 static const uint8_t *keys;
-static size_t key_count;
-static uint64_t answers, by_status[6], strange, too_slow;
+static struct credentials *users;
+static size_t credential_count;
+static struct latencies latencies;
+static uint64_t chance = 0x9E3779B97F4A7C15u, serial, answers, by_status[6], strange;
 static int counting;
 
-static size_t put_question(uint8_t *out, uint32_t number) {
-    uint64_t at = now_ns();
-    slots[number].asked_at = at;
-    memcpy(out, template, template_length);
-    memcpy(out + id_at, &number, 4);
-    memcpy(out + id_at + 4, "zapd", 4);
-    memcpy(out + id_at + 8, &at, 8);
-    memcpy(out + key_at, keys + (next_random() % key_count) * KEY, KEY);
-    return template_length;
+static void make_template(struct template *one, const char *domain, const char *address) {
+    const struct { const char *body; size_t length; } parts[PARTS - 1] = {
+        {"0123456789abcdef", ID}, {"", 0}, {"1.0", 3}, {"1", 1}, {domain, strlen(domain)},
+        {address, strlen(address)}, {"", 0}, {users ? "PLAIN" : "CURVE", 5},
+    };
+    for (int i = 0; i < PARTS - 1; i++) {
+        if (parts[i].length > 100)
+            die_of("a name is too long");
+        memcpy(one->parts[i].body, parts[i].body, parts[i].length);
+        one->parts[i].length = parts[i].length;
+        one->length += put_frame(one->octets + one->length, 1, parts[i].body, parts[i].length);
+    }
+    one->credentials_at = one->length;
 }
 
+static size_t put_question(struct connection *to, uint32_t number, uint64_t since) {
+    uint8_t *out = to->out + to->pending, *start = out, id[ID];
+    const struct template *one = &templates[template_count > 1 ? next_random(&chance) % template_count : 0];
+    slots[number] = (struct slot){++serial, since, (uint32_t)(to - connections)};
+    memcpy(id, &number, 4);
+    memcpy(id + 4, "zapd", 4);
+    memcpy(id + 8, &serial, 8);
+    size_t which = next_random(&chance) % credential_count;
+    if (sealed) {
+        out += put_sealed(out, &to->cipher, 1, id, ID);
+        for (int i = 1; i < PARTS - 1; i++)
+            out += put_sealed(out, &to->cipher, 1, one->parts[i].body, one->parts[i].length);
+        out += put_sealed(out, &to->cipher, 0, keys + which * KEY, KEY);
+        return (size_t)(out - start);
+    }
+    memcpy(out, one->octets, one->length);
+    memcpy(out + 2, id, ID);
+    out += one->credentials_at;
+    if (users) {
+        out += put_frame(out, 1, users[which].user, strlen(users[which].user));
+        out += put_frame(out, 0, users[which].password, strlen(users[which].password));
+    } else {
+        out += put_frame(out, 0, keys + which * KEY, KEY);
+    }
+    return (size_t)(out - start);
+}
+
+static void flush(struct connection *to) {
+    if (to->pending > 0 && send_all(to->fd, to->out, to->pending) != 0)
+        die("send failed");
+    to->pending = 0;
+}
+
+static void ask(struct connection *to, uint32_t number, uint64_t since) {
+    if (to->pending > BUFFER - 2048)
+        flush(to);
+    to->pending += put_question(to, number, since);
+}
+
+/* --- the answers ------------------------------------------------------------------------------------ */
+
 /* One whole reply, its frames in place. Returns the slot that is free again, or -1. */
-static int64_t take_reply(const uint8_t *const *frames, const size_t *lengths, int count, uint64_t at, int in_flight) {
+static int64_t take_reply(
+    const struct connection *from, const uint8_t *const *frames, const size_t *lengths, int count, uint64_t at) {
     uint32_t number;
-    uint64_t asked_at;
+    uint64_t its_serial;
     if (count != REPLY_FRAMES || lengths[0] != ID || lengths[1] != 0) {
         strange++;
         return -1;
     }
     memcpy(&number, frames[0], 4);
-    memcpy(&asked_at, frames[0] + 8, 8);
-    if (number >= (uint32_t)in_flight || slots[number].asked_at != asked_at) {
+    memcpy(&its_serial, frames[0] + 8, 8);
+    if (number >= (uint32_t)in_flight || slots[number].serial != its_serial || its_serial == 0
+        || slots[number].connection != (uint32_t)(from - connections)) {
         strange++;
         return -1;
     }
@@ -200,167 +157,249 @@ static int64_t take_reply(const uint8_t *const *frames, const size_t *lengths, i
     if (counting) {
         answers++;
         by_status[status]++;
-        uint64_t us = (at - asked_at) / 1000;
-        if (us < HISTOGRAM)
-            histogram[us]++;
-        else
-            too_slow++;
+        add_latency(&latencies, at - slots[number].since);
+    } else if (status != 2) {
+        strange++; /* wrong is wrong during the warm-up, too */
     }
-    slots[number].asked_at = 0;
+    slots[number].serial = 0;
     return (int64_t)number;
 }
 
-static double percentile(double part) {
-    uint64_t wanted = (uint64_t)((double)answers * part), seen = 0;
-    for (size_t us = 0; us < HISTOGRAM; us++) {
-        seen += histogram[us];
-        if (seen > wanted)
-            return (double)us;
+/* PING (RFC 37): its context comes back in a PONG. Commands stand between frames, too. */
+static void take_command(struct connection *from, const uint8_t *body, size_t length) {
+    uint8_t pong[32] = {4, 'P', 'O', 'N', 'G'};
+    if (length < 7 || length > 23 || memcmp(body, "\x04PING", 5) != 0)
+        return;
+    memcpy(pong + 5, body + 7, length - 7);
+    flush(from);
+    if (sealed) {
+        die_of("a PING on a CURVE link is not answered here: turn heartbeats off");
     }
-    return (double)HISTOGRAM;
+    from->out[0] = COMMAND;
+    from->out[1] = (uint8_t)(length - 2);
+    memcpy(from->out + 2, pong, length - 2);
+    from->pending = length;
+    flush(from);
 }
 
-static double cpu_seconds(void) {
-    struct rusage used;
-    getrusage(RUSAGE_SELF, &used);
-    return (double)used.ru_utime.tv_sec + (double)used.ru_stime.tv_sec
-        + 1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+/* Everything that has arrived; `again(number)` for each slot that became free. */
+static void take_replies(struct connection *from, uint64_t at, int closed_loop) {
+    const uint8_t *frames[REPLY_FRAMES];
+    size_t lengths[REPLY_FRAMES], start = 0, cursor = 0, opened = 0; /* start: where the unfinished message begins */
+    int count = 0;
+    uint8_t *in = from->in;
+    struct cipher cipher = from->cipher;
+    while (from->have - cursor >= 2) {
+        uint8_t flags = in[cursor];
+        size_t head = flags & LONG ? 9 : 2, length = in[cursor + 1];
+        if (flags & LONG) {
+            if (from->have - cursor < 9)
+                break;
+            length = 0;
+            for (int i = 1; i <= 8; i++)
+                length = length << 8 | in[cursor + i];
+        }
+        if (length > BUFFER / 2)
+            die_of("a frame of the server is too long");
+        if (from->have - cursor - head < length)
+            break;
+        const uint8_t *body = in + cursor + head;
+        cursor += head + length;
+        if (flags & COMMAND) {
+            take_command(from, body, length);
+            if (count == 0)
+                start = cursor;
+            continue;
+        }
+        if (sealed) {
+            if (opened + length > SCRATCH)
+                die_of("a message of the server is too long");
+            size_t inside = open_sealed(from->scratch + opened, &cipher, body, length);
+            if (inside == 0)
+                die_of("a MESSAGE of the server does not open");
+            flags = from->scratch[opened] & 1 ? MORE : 0;
+            body = from->scratch + opened + 1;
+            opened += inside;
+            length = inside - 1;
+        }
+        if (count < REPLY_FRAMES) {
+            frames[count] = body;
+            lengths[count] = length;
+        }
+        count++;
+        if (!(flags & MORE)) {
+            int64_t number = take_reply(from, frames, lengths, count, at);
+            if (number >= 0 && closed_loop)
+                ask(from, (uint32_t)number, now_ns());
+            else if (number >= 0)
+                free_slots[free_count++] = (uint32_t)number;
+            count = 0;
+            start = cursor;
+            opened = 0;
+        }
+    }
+    memmove(in, in + start, from->have - start);
+    from->have -= start;
+    if (from->have == BUFFER)
+        die_of("a message of the server is too long");
+    flush(from);
 }
 
-static void load_keys(const char *path) {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        die(path);
-    fseek(file, 0, SEEK_END);
-    long size = ftell(file);
-    rewind(file);
-    uint8_t *all = size > 0 ? malloc((size_t)size) : NULL;
-    if (all == NULL || size % KEY != 0 || fread(all, 1, (size_t)size, file) != (size_t)size)
-        die("the key file is not a row of 32-octet keys");
-    fclose(file);
-    keys = all;
-    key_count = (size_t)size / KEY;
+/* --- time --------------------------------------------------------------------------------------------- */
+
+/* Wait until something can be read, at most so long; then read it. */
+static void receive(uint64_t wait_ns, int closed_loop) {
+    static uint64_t heard_at;
+    struct pollfd watched[MAX_CONNECTIONS];
+    for (int i = 0; i < connection_count; i++)
+        watched[i] = (struct pollfd){connections[i].fd, POLLIN, 0};
+    struct timespec wait = {(time_t)(wait_ns / 1000000000u), (long)(wait_ns % 1000000000u)};
+    int ready = ppoll(watched, (nfds_t)connection_count, &wait, NULL);
+    if (heard_at == 0 || ready > 0)
+        heard_at = now_ns();
+    else if (now_ns() - heard_at > PATIENCE_MS * 1000000ull)
+        die_of("the server is silent");
+    for (int i = 0; i < connection_count && ready > 0; i++) {
+        struct connection *from = &connections[i];
+        if (watched[i].revents == 0)
+            continue;
+        ssize_t got = recv(from->fd, from->in + from->have, BUFFER - from->have, 0);
+        if (got == 0)
+            die_of("the server closed the connection");
+        if (got < 0 && errno != EINTR && errno != EAGAIN)
+            die("recv failed");
+        if (got > 0) {
+            from->have += (size_t)got;
+            take_replies(from, now_ns(), closed_loop);
+        }
+    }
+}
+
+static uint64_t gap(double rate) {
+    double uniform = ((double)(next_random(&chance) >> 11) + 1) / 9007199254740993.0;
+    return (uint64_t)(-log(uniform) * 1e9 / rate);
 }
 
 int main(int argc, char **argv) {
-    if (argc != 8) {
-        fprintf(stderr, "usage: loadgen HOST PORT KEYFILE IN_FLIGHT WARMUP SECONDS DOMAIN\n");
+    program = "loadgen";
+    const char *domains[MAX_NAMES] = {"default"}, *addresses[MAX_NAMES] = {"127.0.0.1"}, *curve = NULL;
+    size_t domain_count = 0, address_count = 0;
+    double warmup = 0.5, seconds = 3, rate = 0;
+    int plain = 0, option;
+    static const struct option options[] = {
+        {"connections", 1, NULL, 'c'}, {"in-flight", 1, NULL, 'f'}, {"warmup", 1, NULL, 'w'},
+        {"seconds", 1, NULL, 's'}, {"domain", 1, NULL, 'd'}, {"address", 1, NULL, 'a'}, {"plain", 0, NULL, 'p'},
+        {"curve", 1, NULL, 'k'}, {"rate", 1, NULL, 'r'}, {NULL, 0, NULL, 0},
+    };
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (option) {
+        case 'c': connection_count = atoi(optarg); break;
+        case 'f': in_flight = atoi(optarg); break;
+        case 'w': warmup = atof(optarg); break;
+        case 's': seconds = atof(optarg); break;
+        case 'd': if (domain_count < MAX_NAMES) domains[domain_count++] = optarg; break;
+        case 'a': if (address_count < MAX_NAMES) addresses[address_count++] = optarg; break;
+        case 'p': plain = 1; break;
+        case 'k': curve = optarg; break;
+        case 'r': rate = atof(optarg); break;
+        default: return 2;
+        }
+    }
+    if (argc - optind != 2 || connection_count < 1 || connection_count > MAX_CONNECTIONS
+        || in_flight < connection_count || in_flight > MAX_IN_FLIGHT || (plain && curve)) {
+        fprintf(stderr, "usage: loadgen [OPTION]... PORT CREDENTIALS; see its source\n");
         return 2;
     }
-    int in_flight = atoi(argv[4]);
-    double warmup = atof(argv[5]), seconds = atof(argv[6]);
-    if (in_flight < 1 || in_flight > MAX_IN_FLIGHT || seconds <= 0 || strlen(argv[7]) > 255) {
-        fprintf(stderr, "loadgen: an argument is out of range\n");
-        return 2;
+    if (sodium_init() < 0)
+        die_of("libsodium does not start");
+    stage = "reading the credentials";
+    if (plain) {
+        credential_count = read_users(argv[optind + 1], &users);
+    } else {
+        size_t length;
+        keys = read_file(argv[optind + 1], &length);
+        credential_count = length / KEY;
     }
-    load_keys(argv[3]);
-    make_template(argv[7]);
-    histogram = calloc(HISTOGRAM, sizeof *histogram);
-    uint8_t *in = malloc(BUFFER), *out = malloc((size_t)MAX_IN_FLIGHT * template_length);
-    if (histogram == NULL || in == NULL || out == NULL)
-        die("no memory");
+    if (credential_count == 0)
+        die_of("there are none");
+    for (size_t d = 0; d < (domain_count ? domain_count : 1); d++)
+        for (size_t a = 0; a < (address_count ? address_count : 1); a++)
+            make_template(&templates[template_count++], domains[d], addresses[a]);
+    open_latencies(&latencies);
 
     stage = "connecting";
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[2]))};
-    if (fd < 0 || inet_pton(AF_INET, argv[1], &address.sin_addr) != 1)
-        die("not an IPv4 address");
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
-        die("cannot connect");
-    int one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    shake_hands(fd);
+    struct credentials nobody = {.mechanism = NULL_}, *who = &nobody;
+    if (curve != NULL) {
+        read_clients(curve, &who);
+        sealed = 1;
+    }
+    struct sockaddr_in server = loopback(argv[optind]);
+    for (int i = 0; i < connection_count; i++) {
+        struct connection *one = &connections[i];
+        struct short_term mine;
+        if (sealed)
+            make_short_term(&mine, who->server);
+        if ((one->fd = open_socket(&server, NULL)) < 0)
+            die("cannot connect");
+        enum outcome outcome = shake_hands(one->fd, who, &mine, &one->cipher);
+        if (outcome != DONE) {
+            fprintf(stderr, "loadgen: the server does not let us in (%d)\n", outcome);
+            return 2;
+        }
+        one->in = malloc(BUFFER);
+        one->out = malloc(BUFFER);
+        one->scratch = malloc(SCRATCH);
+        if (one->in == NULL || one->out == NULL || one->scratch == NULL)
+            die("no memory");
+    }
+    prctl(PR_SET_TIMERSLACK, 1UL); /* ns: else the kernel lets a paced question wait for 50 us more */
 
     stage = "asking";
-    size_t pending = 0;
-    for (int number = 0; number < in_flight; number++)
-        pending += put_question(out + pending, (uint32_t)number);
-    send_all(fd, out, pending);
-
-    uint64_t begin = now_ns() + (uint64_t)(warmup * 1e9), end = begin + (uint64_t)(seconds * 1e9);
-    uint64_t counted_from = 0;
+    uint64_t start = now_ns(), begin = start + (uint64_t)(warmup * 1e9), end = begin + (uint64_t)(seconds * 1e9);
+    uint64_t counted_from = 0, due = start, at;
     double cpu_before = 0;
-    const uint8_t *frames[REPLY_FRAMES];
-    size_t lengths[REPLY_FRAMES], have = 0;
-    for (;;) {
-        have += receive(fd, in + have, BUFFER - have);
-        uint64_t at = now_ns();
+    if (rate > 0) {
+        for (int number = in_flight - 1; number >= 0; number--)
+            free_slots[free_count++] = (uint32_t)number;
+    } else {
+        for (int number = 0; number < in_flight; number++)
+            ask(&connections[number % connection_count], (uint32_t)number, now_ns());
+        for (int i = 0; i < connection_count; i++)
+            flush(&connections[i]);
+    }
+    while ((at = now_ns()) < end) {
         if (!counting && at >= begin) {
             counting = 1;
             counted_from = at;
             cpu_before = cpu_seconds();
         }
-        if (at >= end) {
-            end = at;
-            break;
+        uint64_t wait = PATIENCE_MS * 1000000ull;
+        if (rate > 0) {
+            while (due <= at && free_count > 0) {
+                ask(&connections[serial % (uint64_t)connection_count], free_slots[--free_count], due);
+                due += gap(rate);
+            }
+            for (int i = 0; i < connection_count; i++)
+                flush(&connections[i]);
+            at = now_ns();
+            if (free_count > 0)
+                wait = due > at ? due - at : 0;
         }
-        size_t start = 0, cursor = 0; /* start: where the unfinished message begins */
-        int count = 0;
-        pending = 0;
-        while (have - cursor >= 2) {
-            uint8_t flags = in[cursor];
-            size_t head = flags & LONG ? 9 : 2, length = in[cursor + 1];
-            if (flags & LONG) {
-                if (have - cursor < 9)
-                    break;
-                length = 0;
-                for (int i = 1; i <= 8; i++)
-                    length = length << 8 | in[cursor + i];
-            }
-            if (length > BUFFER / 2) {
-                errno = 0;
-                die("a frame of the server is too long");
-            }
-            if (have - cursor - head < length)
-                break;
-            const uint8_t *body = in + cursor + head;
-            cursor += head + length;
-            if (flags & COMMAND) {
-                /* PING (RFC 37): its context comes back in a PONG. Commands stand between frames, too. */
-                if (length >= 7 && length <= 23 && memcmp(body, "\x04PING", 5) == 0) {
-                    uint8_t pong[32] = {COMMAND, (uint8_t)(length - 2), 4, 'P', 'O', 'N', 'G'};
-                    memcpy(pong + 7, body + 7, length - 7);
-                    send_all(fd, pong, 2 + (length - 2));
-                }
-                if (count == 0)
-                    start = cursor;
-                continue;
-            }
-            if (count < REPLY_FRAMES) {
-                frames[count] = body;
-                lengths[count] = length;
-            }
-            count++;
-            if (!(flags & MORE)) {
-                int64_t number = take_reply(frames, lengths, count, at, in_flight);
-                if (number >= 0)
-                    pending += put_question(out + pending, (uint32_t)number);
-                count = 0;
-                start = cursor;
-            }
-        }
-        memmove(in, in + start, have - start);
-        have -= start;
-        if (have == BUFFER) {
-            errno = 0;
-            die("a message of the server is too long");
-        }
-        if (pending > 0)
-            send_all(fd, out, pending);
+        receive(wait < end - at ? wait : at < end ? end - at : 0, rate == 0);
     }
 
-    double took = counting ? 1e-9 * (double)(end - counted_from) : 0;
+    double took = counting ? 1e-9 * (double)(at - counted_from) : 0;
     if (answers == 0 || took <= 0) {
         fprintf(stderr, "loadgen: no answers\n");
         return 2;
     }
     uint64_t wrong = answers - by_status[2];
     printf("{\"answers\": %llu, \"seconds\": %.6f, \"rate\": %.1f, \"granted\": %llu, \"deferred\": %llu, "
-           "\"refused\": %llu, \"failed\": %llu, \"unreadable\": %llu, \"strange\": %llu, "
-           "\"p50_us\": %.0f, \"p90_us\": %.0f, \"p99_us\": %.0f, \"p999_us\": %.0f, \"cpu\": %.3f}\n",
+           "\"refused\": %llu, \"failed\": %llu, \"unreadable\": %llu, \"strange\": %llu, ",
            (unsigned long long)answers, took, (double)answers / took, (unsigned long long)by_status[2],
            (unsigned long long)by_status[3], (unsigned long long)by_status[4], (unsigned long long)by_status[5],
-           (unsigned long long)by_status[0], (unsigned long long)strange, percentile(0.5), percentile(0.9),
-           percentile(0.99), percentile(0.999), (cpu_seconds() - cpu_before) / took);
+           (unsigned long long)by_status[0], (unsigned long long)strange);
+    print_latencies(&latencies);
+    printf(", \"cpu\": %.3f}\n", (cpu_seconds() - cpu_before) / took);
     return wrong > 0 || strange > 0;
 }

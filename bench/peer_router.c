@@ -1,6 +1,8 @@
 /* A blind answerer on libzmq in C: 200 to everything, asking nobody. What libzmq itself can carry.
  *
- *     peer_router ENDPOINT
+ *     peer_router ENDPOINT [KEYFILE]
+ *
+ * With KEYFILE (the server's key pair: public and secret, 32 octets each) the link is CURVE, and any client is let in.
  */
 
 #include <stdio.h>
@@ -13,13 +15,24 @@ static int failed(const char *what) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2)
+    if (argc < 2)
         return 2;
     void *context = zmq_ctx_new();
     void *router = zmq_socket(context, ZMQ_ROUTER);
     int no_limit = 0;
     zmq_setsockopt(router, ZMQ_SNDHWM, &no_limit, sizeof no_limit);
     zmq_setsockopt(router, ZMQ_RCVHWM, &no_limit, sizeof no_limit);
+    if (argc > 2) {
+        unsigned char pair[64];
+        int one = 1;
+        FILE *file = fopen(argv[2], "rb");
+        if (file == NULL || fread(pair, 1, sizeof pair, file) != sizeof pair)
+            return failed("read the key pair");
+        fclose(file);
+        zmq_setsockopt(router, ZMQ_CURVE_SERVER, &one, sizeof one);
+        if (zmq_setsockopt(router, ZMQ_CURVE_SECRETKEY, pair + 32, 32) != 0)
+            return failed("set the key");
+    }
     if (zmq_bind(router, argv[1]) != 0)
         return failed("bind");
     for (;;) {

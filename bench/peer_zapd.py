@@ -8,24 +8,35 @@ and an attribute for each key, policy, metrics, and the journal as the peer's na
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import insert
+from sqlalchemy import Connection, insert
 
+from bench.material import PASSWORD, user_names, write_clients, write_users
 from bench.peers import DOMAIN, Peer, Site
+from zapd.auth.hash_kinds import new_hash
 from zapd.cli.init import initialize
+from zapd.store.agents import AgentRecord, AgentRegistry, AgentState
 from zapd.store.engine import open_engine, writing
 from zapd.store.tables import keys
-from zapd.zmtp.keys import fingerprint_id
+from zapd.store.users import UserRecord, UserRegistry, UserState
+from zapd.zmtp.keys import decode_public_key, fingerprint_id
 
-CONFIGURATION = """
+DOMAINS = (DOMAIN, "orders", "metrics.eu-west-1", "lab")
+"""What is asked about where questions are mixed; the first alone where they are not."""
+ADDRESSES = ("127.0.0.1", "10.0.0.7", "10.20.30.40", "192.168.100.101", "192.0.2.9", "2001:db8::17", "::1")
+"""Where mixed questions come from."""
+USERS = 64
+AGENTS = 64
+
+_CONFIGURATION = """
 [server]
 data_dir = "data"
 [[zap]]
 listen = "{endpoint}"
-mechanism = "NULL"
-domains = ["{domain}"]
+mechanism = "{link}"
+{local}
 [admin]
 listen = "127.0.0.1:0"
 [audit]
@@ -33,32 +44,71 @@ durability = "{durability}"
 head = "file:heads"
 [backend.keys]
 type = "sql"
-[domain.{domain}]
-mechanisms = ["CURVE"]
+"""
+_DOMAIN = """
+[domain."{domain}"]
+mechanisms = ["CURVE", "PLAIN"]
 backends = ["keys"]
-allow = ["127.0.0.0/8"]
+allow = ["127.0.0.0/8", "10.0.0.0/8", "192.168.0.0/16", "192.0.2.0/24", "2001:db8::/32", "::1/128"]
+cache_good = "1h"
 """
 
 
-def zapd_peer(durability: str) -> Peer:
-    """zapd with this ``[audit] durability``."""
+def zapd_peer(
+    durability: str,
+    *,
+    name: str = "",
+    link: str = "NULL",
+    extra: str = "",
+    users: bool = False,
+    more: Callable[[Site], None] | None = None,
+    **changes: object,
+) -> Peer:
+    """zapd with this ``[audit] durability`` and this mechanism on the link, its clients enrolled.
+
+    ``extra`` is put behind the configuration; ``users`` registers PLAIN users; ``more`` prepares further.
+    """
 
     def prepare(site: Site) -> None:
-        folder = site.folder / "zapd"
-        initialize(folder)
-        register(site)
-        text = CONFIGURATION.format(endpoint=site.endpoint, domain=DOMAIN, durability=durability)
-        (folder / "zapd.toml").write_text(text)
+        made = initialize(site.folder / "zapd")
+        write_configuration(site, durability, link, extra)
+        engine = open_engine("sqlite:///data/zapd.db", site.folder / "zapd")
+        with writing(engine) as connection:
+            _register_keys(connection, site)
+            if users:
+                _register_users(connection, site)
+            if link == "CURVE":
+                server = decode_public_key(made["server_public_key"])
+                _enrol(connection, write_clients(site.clients, server, AGENTS))
+        engine.dispose()
+        if more is not None:
+            more(site)
 
-    return Peer(
-        f"zapd, {durability}",
-        f"zapd serve, one process, audit {durability}",
-        lambda site: [sys.executable, "-m", "zapd", "serve", "-c", str(site.folder / "zapd" / "zapd.toml")],
-        prepare,
+    fields: dict[str, object] = {
+        "command": lambda site: [
+            *(sys.executable, "-m", "zapd", "serve", "-c", str(site.folder / "zapd" / "zapd.toml")),
+        ],
+        "is_zapd": True,
+        "records": durability != "off",
+        **changes,
+    }
+    about = f"zapd serve, one process, {link} on the link, audit {durability}"
+    return Peer(name or f"zapd, {durability}", about, prepare=prepare, **fields)  # type: ignore[arg-type]
+
+
+def write_configuration(site: Site, durability: str, link: str, extra: str = "") -> None:
+    names = ", ".join(f'"{domain}"' for domain in DOMAINS)
+    text = _CONFIGURATION.format(
+        endpoint=site.endpoint,
+        link=link,
+        durability=durability,
+        local="" if link == "CURVE" else f"domains = [{names}]",
     )
+    text += "".join(_DOMAIN.format(domain=domain) for domain in DOMAINS)
+    (site.folder / "zapd" / "zapd.toml").write_text(text + extra)
 
 
-def register(site: Site) -> None:
+def _register_keys(connection: Connection, site: Site) -> None:
     """Put the site's keys into the registry."""
     now = datetime.now(UTC)
     octets = site.keys.read_bytes()
@@ -73,7 +123,7 @@ def register(site: Site) -> None:
                 "state": "active",
                 "not_before": None,
                 "expires": now + timedelta(days=90),
-                "domains": (DOMAIN,),
+                "domains": DOMAINS,
                 "groups": ("devices",),
                 "attributes": (("Site", str(number % 100)),),
                 "label": "",
@@ -83,17 +133,57 @@ def register(site: Site) -> None:
                 "version": 1,
             }
 
-    engine = open_engine("sqlite:///data/zapd.db", site.folder / "zapd")
     batch: list[dict[str, object]] = []
-    with writing(engine) as connection:
-        for row in rows():
-            batch.append(row)
-            if len(batch) == 5000:
-                connection.execute(insert(keys), batch)
-                batch.clear()
-        if batch:
+    for row in rows():
+        batch.append(row)
+        if len(batch) == 5000:
             connection.execute(insert(keys), batch)
-    engine.dispose()
+            batch.clear()
+    if batch:
+        connection.execute(insert(keys), batch)
+
+
+def _register_users(connection: Connection, site: Site) -> None:
+    """PLAIN users with zapd's usual hash: what is measured is its cache, filled before the clock runs."""
+    now, stored = datetime.now(UTC), new_hash(PASSWORD.encode())
+    names = user_names(USERS)
+    for name in names:
+        UserRegistry().add(
+            connection,
+            UserRecord(
+                name=name,
+                hash=stored,
+                state=UserState.ENABLED,
+                domains=DOMAINS,
+                groups=("people",),
+                attributes=(),
+                expires=None,
+                created=now,
+                updated=now,
+            ),
+        )
+    write_users(site.users, names)
+
+
+def _enrol(connection: Connection, clients: list[bytes]) -> None:
+    """Let these CURVE keys come through zapd's own door, as agents."""
+    now = datetime.now(UTC)
+    for number, public in enumerate(clients):
+        AgentRegistry().add(
+            connection,
+            AgentRecord(
+                name=f"agent-{number}",
+                fingerprint=fingerprint_id(public),
+                public_key=public,
+                state=AgentState.ACTIVE,
+                domains=DOMAINS,
+                mechanisms=("CURVE", "PLAIN"),
+                addresses=(),
+                reason="",
+                created=now,
+                updated=now,
+            ),
+        )
 
 
 PEERS = [zapd_peer(durability) for durability in ("off", "relaxed", "strict")]

@@ -1,4 +1,4 @@
-"""The benchmark runs: its generator speaks to a real libzmq and insists on right answers."""
+"""The benchmark runs: its programs speak to a real libzmq and insist on right answers; each part has its table."""
 
 from __future__ import annotations
 
@@ -17,21 +17,37 @@ import zmq
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("bench")
 
+Answerer = tuple[int, list[list[bytes]], list[bytes]]
+
+
+def need(*libraries: str) -> None:
+    """Skip where the programs in C cannot be built; fail where everything must be there."""
+    missing = [tool for tool in ("gcc", "pkg-config") if shutil.which(tool) is None]
+    if not missing:
+        asked = {
+            library: subprocess.run(["pkg-config", "--exists", library], check=False) for library in libraries
+        }
+        missing = [library for library, found in asked.items() if found.returncode]
+    if missing:
+        (pytest.fail if os.environ.get("ZAPD_REQUIRE_COMPONENTS") else pytest.skip)(f"missing: {missing}")
+
 
 @pytest.fixture(scope="module")
 def loadgen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        (pytest.fail if os.environ.get("ZAPD_REQUIRE_COMPONENTS") else pytest.skip)("missing: gcc")
+    need("libsodium")
     program = tmp_path_factory.mktemp("bench") / "loadgen"
     subprocess.run(
-        ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-std=c11", "-o", program, ROOT / "bench" / "loadgen.c"],
+        [
+            *("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-std=c11"),
+            *("-o", program, ROOT / "bench" / "loadgen.c", "-lsodium", "-lm"),
+        ],
         check=True,
     )
     return program
 
 
 @pytest.fixture
-def answerer() -> Iterator[tuple[int, list[list[bytes]], list[bytes]]]:
+def answerer() -> Iterator[Answerer]:
     """A ROUTER that answers as told: (its port, the questions it has seen, the status to give)."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
@@ -57,11 +73,9 @@ def answerer() -> Iterator[tuple[int, list[list[bytes]], list[bytes]]]:
     thread.join(5)
 
 
-def load(loadgen: Path, port: int, folder: Path) -> subprocess.CompletedProcess[str]:
-    keys = folder / "keys"
-    keys.write_bytes(os.urandom(32 * 10))
+def load(loadgen: Path, port: int, credentials: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [loadgen, "127.0.0.1", str(port), keys, "16", "0.05", "0.3", "default"],
+        [loadgen, "--in-flight", "16", "--warmup", "0.05", "--seconds", "0.3", *options, str(port), credentials],
         capture_output=True,
         text=True,
         check=False,
@@ -69,46 +83,89 @@ def load(loadgen: Path, port: int, folder: Path) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_generator_asks_what_an_agent_asks(
-    loadgen: Path, answerer: tuple[int, list[list[bytes]], list[bytes]], tmp_path: Path
-) -> None:
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_bytes(os.urandom(32 * 10))
+    return path
+
+
+def test_the_generator_asks_what_an_agent_asks(loadgen: Path, answerer: Answerer, keys: Path) -> None:
     """Questions are whole ZAP requests behind a 16-octet id, with keys from the file; every answer is counted."""
     port, seen, _ = answerer
-    done = load(loadgen, port, tmp_path)
+    done = load(loadgen, port, keys)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["answers"] == result["granted"] > 0
     assert result["strange"] == 0
-    keys = (tmp_path / "keys").read_bytes()
     for parts in seen:
         _, question_id, delimiter, *body = parts
         assert (len(question_id), delimiter) == (16, b"")
         assert body[:-1] == [b"1.0", b"1", b"default", b"127.0.0.1", b"", b"CURVE"]
-        assert body[-1] in keys
+        assert body[-1] in keys.read_bytes()
     assert len({parts[1] for parts in seen}) == len(seen)
 
 
+def test_the_generator_can_ask_in_many_ways(loadgen: Path, answerer: Answerer, tmp_path: Path) -> None:
+    """Several connections, domains and addresses, users with passwords, at a pace of its own."""
+    port, seen, _ = answerer
+    users = tmp_path / "users"
+    users.write_text("ada lovelace\nalan turing\n")
+    ways = [
+        "--connections",
+        "4",
+        "--domain",
+        "a",
+        "--domain",
+        "other",
+        "--address",
+        "::1",
+        "--address",
+        "10.1.2.3",
+    ]
+    done = load(loadgen, port, users, *ways, "--plain", "--rate", "500")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["answers"] > 0
+    assert len({parts[0] for parts in seen}) == 4
+    assert {parts[5] for parts in seen} == {b"a", b"other"}
+    assert {parts[6] for parts in seen} == {b"::1", b"10.1.2.3"}
+    assert {tuple(parts[8:]) for parts in seen} == {
+        (b"PLAIN", b"ada", b"lovelace"),
+        (b"PLAIN", b"alan", b"turing"),
+    }
+
+
 @pytest.mark.parametrize("status", [b"300", b"400", b"201"])
-def test_the_generator_insists_on_200(
-    loadgen: Path, answerer: tuple[int, list[list[bytes]], list[bytes]], tmp_path: Path, status: bytes
-) -> None:
+def test_the_generator_insists_on_200(loadgen: Path, answerer: Answerer, keys: Path, status: bytes) -> None:
     """One answer that is no 200 fails the run: speed bought with wrong answers does not count."""
     port, _, told = answerer
     told[0] = status
-    assert load(loadgen, port, tmp_path).returncode == 1
+    assert load(loadgen, port, keys).returncode == 1
 
 
-def test_the_whole_run_prints_its_table(loadgen: Path) -> None:
-    """A short run of one peer ends with medians, ratios and the machine."""
-    options = ["--rounds", "1", "--seconds", "0.2", "--keys", "10", "--only", "pyzmq REP"]
+@pytest.mark.parametrize(
+    ("part", "peers"),
+    [
+        ("questions", ["pyzmq REP", "zapd, relaxed"]),
+        ("curve-link", ["C ROUTER, CURVE", "zapd, off, CURVE"]),
+        ("handshakes", ["libzmq, C handler, CURVE", "zapd, relaxed, NULL"]),
+    ],
+)
+def test_each_part_prints_its_table(part: str, peers: list[str]) -> None:
+    """A short run of a part ends with the machine, a table that names each peer, and no error."""
+    need("libsodium", "libzmq")
+    options = ["--rounds", "1", "--seconds", "0.1", "--warmup", "0.05", "--keys", "10", "--unpinned"]
+    for peer in peers:
+        options += ["--only", peer]
     done = subprocess.run(
-        [sys.executable, "-m", "bench", *options],
+        [sys.executable, "-m", "bench", part, *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=110,
     )
-    assert done.returncode == 0, done.stderr
-    assert "answers/s" in done.stdout
-    assert "pyzmq REP" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"== {part} ==" in done.stdout
+    for peer in peers:
+        assert f"\n{peer} " in done.stdout
