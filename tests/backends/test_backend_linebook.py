@@ -1,0 +1,115 @@
+"""A third party's backend: installed from its own package, it keeps the contract, and zapd uses it unchanged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.app_scene import CONFIGURATION, Asking, wait_for
+from support.fault_proxy import FaultProxy
+from support.hostile_canary import Hunt, canary
+from support.serving import Zapd
+from support.third_party import Book, linebook, linebook_installed, serving_book  # noqa: F401 - fixtures
+
+from zapd.auth.backend import Outcome
+from zapd.auth.catalog import Catalog
+from zapd.testing import BackendContract, ask
+
+pytestmark = pytest.mark.usefixtures("linebook")
+
+
+class TestLinebook(BackendContract):
+    """Against its own server, behind a proxy that breaks the line."""
+
+    @pytest.fixture(autouse=True)
+    def server(self, linebook: Path) -> Iterator[None]:  # noqa: F811
+        book = Book({"ada": "lovelace", "bob": "cooper"}, groups={"ada": "staff,lab"}, barred={"bob"}, secret="s3")
+        with serving_book(book), FaultProxy(book.port) as self.proxy:
+            yield
+
+    async def make(self, context):
+        from zapd_linebook import LinebookBackend
+
+        settings = {"address": f"127.0.0.1:{self.proxy.port}", "secret": "s3"}
+        return LinebookBackend.from_settings("book", settings, context)
+
+    def accepted(self):
+        return ask("ada", b"lovelace")
+
+    def rejected(self):
+        return ask("ada", b"byron")
+
+    def unknown(self):
+        return ask("eve", b"lovelace")
+
+    def barred(self):
+        return ask("bob", b"cooper")
+
+    async def break_source(self, context, backend):
+        self.proxy.refuse()
+        return True
+
+    async def test_groups_come_along(self, tmp_path):
+        """What the server says of somebody is what the principal carries."""
+        async with self.running(tmp_path) as (backend, _):
+            verdict = await backend.check(self.accepted())
+            assert verdict.outcome is Outcome.ACCEPT
+            assert verdict.principal.groups == ("staff", "lab")
+
+
+def test_the_catalog_finds_it() -> None:
+    """Its type is there by being installed, and by nothing else."""
+    assert "linebook" in Catalog().names()
+
+
+def test_zapd_uses_it_like_its_own(tmp_path: Path) -> None:
+    """check-config takes its settings and names a wrong one; it decides; its trouble is shown with the time, and
+    its healing too; and neither its secret nor a password is in anything that zapd wrote."""
+    secret, right, wrong = canary(), canary(), canary()
+    hunt = Hunt({"the book's secret": secret.encode(), "a password": right.encode(), "a guess": wrong.encode()})
+    zapd = Zapd(tmp_path, configuration=CONFIGURATION)
+    file = tmp_path / "book.secret"
+    file.touch(mode=0o600)
+    file.write_text(secret)
+    book = Book({"ada": right}, groups={"ada": "staff"}, secret=secret)
+    with serving_book(book), FaultProxy(book.port) as proxy:
+        table = (
+            f'[backend.book]\ntype = "linebook"\naddress = "127.0.0.1:{proxy.port}"\nsecret = "file:book.secret"\n'
+            'deadline = "300ms"\n'
+        )
+        domain = '[domain.books]\nmechanisms = ["PLAIN"]\nbackends = ["book"]\n'
+        zapd.configure(CONFIGURATION + table + 'colour = "red"\n' + domain)
+        refused = zapd.run("check-config")
+        assert refused.returncode == 2
+        assert "backend.book.colour: unknown setting 'colour'" in refused.stdout + refused.stderr
+        zapd.configure(CONFIGURATION + table + domain)
+        assert zapd.run("check-config").returncode == 0
+        with zapd, Asking(zapd) as asking:
+            assert asking.whole(b"ada", right.encode(), domain="books", mechanism="PLAIN") == (200, "ada")
+            assert asking.plain("ada", wrong, "books") == 400
+            assert asking.plain("eve", right, "books") == 400
+            for break_it in (proxy.refuse, proxy.hang, proxy.answer_garbage, proxy.die_mid_answer):
+                break_it()
+                for number in range(6):  # what was answered before may be remembered: ask as somebody else
+                    assert asking.plain(f"guest{number}", wrong, "books") == 300
+                (shown,) = (each for each in zapd.ask("GET", "/v1/backends")["items"] if each["name"] == "book")
+                assert shown["circuit"] in {"open", "half_open"}
+                assert shown["last_error"]
+                assert shown["last_error_at"]
+                hunt.through("/v1/backends", json.dumps(shown))
+                proxy.heal()
+                assert wait_for(lambda: asking.plain("mary", wrong, "books") == 400)
+            listed = zapd.run("backend", "list")
+            assert "linebook" in listed.stdout
+            assert "closed" in listed.stdout
+            for path in ("/metrics", "/readyz", "/v1/audit?limit=1000", "/v1/domains"):
+                hunt.through(path, zapd.call("GET", path).content)
+            hunt.through("zapd backend list", listed.stdout + listed.stderr)
+            assert zapd.process is not None
+            hunt.through_process(zapd.process.pid)
+    hunt.through_files(tmp_path, but=[file])
+    assert hunt.searched > 10_000
+    assert not hunt.found, sorted(set(hunt.found))
+    assert "Traceback" not in zapd.logged()
