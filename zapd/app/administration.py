@@ -15,7 +15,7 @@ import uvicorn
 from zapd.admin.api.app import create_app
 from zapd.admin.api.context import AdminContext, Readiness
 from zapd.admin.services.agents import AgentService
-from zapd.admin.services.audit import AuditService, Search
+from zapd.admin.services.audit import AuditService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService, Explanation, Supposed
 from zapd.admin.services.keys import KeyService
@@ -37,7 +37,7 @@ def admin_context(
     domains: Callable[[], Sequence[DomainInfo]],
     backends: Callable[[], Sequence[BackendInfo]],
     endpoints: Callable[[], Sequence[Endpoint]],
-    search: Search,
+    audit: AuditService,
     ready: Callable[[], Readiness],
     metrics: Callable[[], tuple[bytes, str]],
 ) -> AdminContext:
@@ -54,7 +54,7 @@ def admin_context(
         users=UserService(road, domains=patterns, hasher=hash_pool),
         agents=AgentService(road, domains=patterns, server_keys=server_keys),
         tokens=TokenService(road),
-        audit=AuditService(search),
+        audit=audit,
         explain=ExplainService(explain),
         domains=DomainService(domains),
         backends=BackendService(backends, domains),
@@ -71,6 +71,7 @@ class AdminServer:
         self, context: AdminContext, listen: str, *, tls: tuple[Path, Path] | None, proxies: Sequence[str]
     ) -> None:
         self._sock = _bind(listen)
+        self._stopping = context.stopping
         self._server = _Server(
             uvicorn.Config(
                 create_app(context),
@@ -119,6 +120,7 @@ class AdminServer:
     async def aclose(self) -> None:
         """Finish what is being answered, within two seconds, and close."""
         if self._task is not None:
+            self._stopping.set()
             self._server.should_exit = True
             await self._task
         self._sock.close()

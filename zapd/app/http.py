@@ -3,7 +3,8 @@
 uvicorn itself waits for a request's head as long as it takes, and takes every connection: a few hundred strangers
 that say half a head would keep operators from revoking anything, and in the end take all descriptors. Here a head
 has one total deadline, and a newcomer too many takes the place of whoever has kept us waiting longest. It knows
-nothing of requests; their bodies and answers are bounded elsewhere (`zapd.admin.api.guards`).
+nothing of requests; their bodies and answers are bounded elsewhere (`zapd.admin.api.guards`). A caller that does
+not take its answer is dropped: nothing of ours waits in memory for it to come to itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ HEAD_DEADLINE = 5.0
 arrives makes it longer."""
 
 
+STALLED = 30.0
+"""Seconds for which a caller may leave us with a full buffer (64 KiB) of an answer that it does not take."""
+
+
 class BoundedHttp(H11Protocol):
     """One connection of the admin API."""
 
@@ -28,6 +33,7 @@ class BoundedHttp(H11Protocol):
         super().__init__(*arguments, **settings)
         self._waiting_since = self.loop.time()
         self._head_timer: asyncio.TimerHandle | None = None
+        self._stalled_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """asyncio: the connection is open."""
@@ -41,9 +47,20 @@ class BoundedHttp(H11Protocol):
         super().data_received(data)
         self._watch_head()
 
+    def pause_writing(self) -> None:
+        """asyncio: our own buffer is full; nothing more is made until the caller has taken from it."""
+        super().pause_writing()
+        self._stalled_timer = self.loop.call_later(STALLED, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """asyncio: it has."""
+        super().resume_writing()
+        self._forget_stalled()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the connection is gone."""
         self._forget_head()
+        self._forget_stalled()
         super().connection_lost(exc)
 
     @property
@@ -64,6 +81,11 @@ class BoundedHttp(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _forget_stalled(self) -> None:
+        if self._stalled_timer is not None:
+            self._stalled_timer.cancel()
+            self._stalled_timer = None
 
     def _head_is_late(self) -> None:
         self._head_timer = None

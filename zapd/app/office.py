@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 
 from zapd.admin.api.context import Readiness
+from zapd.admin.services.audit import AuditService
 from zapd.admin.services.changes import ChangeRoad, Feed
 from zapd.admin.services.explain import Explanation, Supposed
 from zapd.admin.services.topology import BackendInfo, DomainInfo, Endpoint
@@ -84,7 +85,11 @@ class Office:
             domains=deciders.domains,
             backends=deciders.backends,
             endpoints=deciders.endpoints,
-            search=self.searching.search,
+            audit=AuditService(
+                self.searching.search,
+                copy=self.searching if config.audit.durability != "off" else None,
+                followers=config.limits.audit_followers,
+            ),
             ready=deciders.readiness,
             metrics=lambda: (deciders.metrics(), _METRICS_TYPE),
         )

@@ -10,7 +10,7 @@ import os
 import ssl
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -95,6 +95,25 @@ class Client:
         found = self.get(path)
         items: list[dict[str, Any]] = found["items"] if isinstance(found, dict) else found
         return items
+
+    @contextmanager
+    def stream(
+        self, path: str, *, headers: Mapping[str, str] | None = None, silence: float = WAIT, **query: Any
+    ) -> Iterator[httpx.Response]:
+        """An answer as it comes; ``silence`` is how many seconds it may say nothing. What breaks off while it is
+        read is `Unavailable`."""
+        given = {name: value for name, value in query.items() if value is not None}
+        timeout = httpx.Timeout(WAIT, read=silence)
+        try:
+            with self._http.stream("GET", path, params=given, headers=headers, timeout=timeout) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _problem(answer, self.url)
+                yield answer
+        except httpx.TimeoutException:
+            raise Unavailable(f"{self.url} said nothing for {silence:g} s.") from None
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{self.url} cannot be reached, or broke off ({error}).") from None
 
     def _ask(
         self,

@@ -101,3 +101,6 @@ class LimitsSection(BaseModel):
     """Password hashes worked on at a time; 0 is as many as there are cores."""
     hash_waiting: CountOrNone = 64
     """Password hashes that may wait for a worker; one more is answered 300 at once."""
+
+    audit_followers: Count = 16
+    """Callers of the admin API that follow the record at one time; one more gets 503."""

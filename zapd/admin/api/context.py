@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -43,3 +44,5 @@ class AdminContext:
     metrics: Callable[[], tuple[bytes, str]] = lambda: (b"", "text/plain; version=0.0.4; charset=utf-8")
     """(body, content type)."""
     brake: SignInBrake = field(default_factory=SignInBrake)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server goes down: answers without an end come to one."""

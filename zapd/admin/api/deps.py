@@ -12,6 +12,7 @@ from fastapi import Depends, Header, Query, Request
 
 from zapd.admin.api.context import AdminContext
 from zapd.admin.roles import Actor
+from zapd.admin.services.audit import Still
 from zapd.admin.services.tokens import digest
 from zapd.errors import InvalidInput, Unauthenticated, ZapdError
 
@@ -51,6 +52,20 @@ async def _actor(request: Request, context: Context) -> Actor:
 
 
 Caller = Annotated[Actor, Depends(_actor)]
+
+
+def _still(request: Request, context: Context, caller: Caller) -> Still:
+    """For answers that take long: the caller as of then. Raises `Unauthenticated` once the token is no longer
+    good."""
+    _, _, token = request.headers.get("authorization", "").partition(" ")
+
+    async def ask() -> Actor:
+        return await context.tokens.authenticate(token)
+
+    return ask
+
+
+StillThere = Annotated[Still, Depends(_still)]
 
 
 @dataclass(frozen=True, slots=True)
