@@ -14,7 +14,7 @@ from zapd.auth.backend import BackendContext, Outcome
 from zapd.auth.catalog import GROUP, BackendHandle, Catalog, State
 from zapd.auth.gate import Keeping
 from zapd.auth.hashing import HashPool
-from zapd.errors import ConfigurationError, InvalidInput
+from zapd.errors import ConfigurationError, InvalidInput, Unavailable
 from zapd.testing import BackendContract, FakeBackend, FakeHandler, ask, started
 from zapd.zap import REFUSED, TRY_AGAIN
 
@@ -179,6 +179,21 @@ class TestFakeContract(BackendContract):
     def unknown(self):
         return ask("eve", b"lovelace")
 
+    def from_memory(self):
+        return self.accepted()
+
+    async def break_source(self, context, backend):
+        backend.failure = backend.start_failure = Unavailable("as it was told")
+        return True
+
+    async def mend_source(self, context, backend):
+        backend.failure = backend.start_failure = None
+        return True
+
+    async def hang_source(self, context, backend):
+        backend.delay = 60.0
+        return True
+
 
 class TestSlowFakeContract(TestFakeContract):
     """The same when each answer takes its time."""
@@ -187,6 +202,9 @@ class TestSlowFakeContract(TestFakeContract):
         backend = await super().make(context)
         backend.delay = 0.002
         return backend
+
+    def from_memory(self):
+        return None
 
 
 async def test_a_fake_handler_does_as_it_is_told():

@@ -195,6 +195,21 @@ class TestThreadedBackend(BackendContract):
     async def make(self, context):
         return LedgerBackend.from_settings("ledger", {}, context)
 
+    async def break_source(self, context, backend):
+        def away():
+            raise Unavailable("the ledger is lent out")
+
+        backend.inner.before_answer = away
+        return True
+
+    async def mend_source(self, context, backend):
+        backend.inner.before_answer = lambda: None
+        return True
+
+    async def hang_source(self, context, backend):
+        backend.inner.before_answer = lambda: threading.Event().wait(3)
+        return True
+
     def accepted(self):
         return ask("ada", b"lovelace")
 

@@ -51,6 +51,14 @@ class TestLinebook(BackendContract):
         self.proxy.refuse()
         return True
 
+    async def mend_source(self, context, backend):
+        self.proxy.heal()
+        return True
+
+    async def hang_source(self, context, backend):
+        self.proxy.hang()
+        return True
+
     async def test_groups_come_along(self, tmp_path):
         """What the server says of somebody is what the principal carries."""
         async with self.running(tmp_path) as (backend, _):

@@ -51,7 +51,13 @@ class TestPasswdContract(BackendContract):
         return ask("bob", b"hopper")
 
     async def break_source(self, context: BackendContext, backend: Backend) -> bool:
-        (context.base_dir / "users").unlink()
+        (context.base_dir / "users").rename(context.base_dir / "away")
+        assert isinstance(backend, PasswdBackend)
+        await backend.refresh()
+        return True
+
+    async def mend_source(self, context: BackendContext, backend: Backend) -> bool:
+        (context.base_dir / "away").rename(context.base_dir / "users")
         assert isinstance(backend, PasswdBackend)
         await backend.refresh()
         return True

@@ -86,6 +86,7 @@ def serving_book(book: Book, tls: ssl.SSLContext | None = None) -> Iterator[Book
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
         block_on_close = False
+        request_queue_size = 128
 
         def process_request_thread(self, request, client_address) -> None:  # type: ignore[no-untyped-def]
             try:
