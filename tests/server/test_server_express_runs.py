@@ -14,7 +14,6 @@ from support.server_fixtures import ALICE, STRANGER, Connection, House, house, q
 
 from zapd.audit.verify import verify
 from zapd.auth.admission import encode_admission
-from zapd.auth.authority import Authority
 from zapd.auth.backend import Admission
 from zapd.server.express import Express
 from zapd.server.wire_question import WireQuestion
@@ -37,9 +36,8 @@ def by_heart() -> Callable[[Sequence[bytes], str], list[Admission | None]]:
 
 def open_express(zapd: House) -> None:
     """Let the endpoint take the express road."""
-    authority: Authority = zapd.endpoint._decide.__self__
-    authority.backends["keys"].recall = by_heart()
-    zapd.endpoint._express = Express(authority, zapd.recorder, zapd.metrics)
+    zapd.authority.backends["keys"].recall = by_heart()
+    zapd.endpoint._express = Express(zapd.authority, zapd.recorder, zapd.metrics)
 
 
 def items_of(messages: Sequence[list[bytes]]) -> list[Item]:

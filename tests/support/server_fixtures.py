@@ -53,6 +53,33 @@ class Keys:
     async def aclose(self) -> None: ...
 
 
+class People:
+    """A backend that knows who has the password ``good``, after a moment's work."""
+
+    mechanisms: ClassVar[frozenset[str]] = frozenset({"PLAIN"})
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.gone: set[str] = set()
+
+    @classmethod
+    def from_settings(cls, name: str, settings: Mapping[str, object], context: BackendContext) -> Self:
+        return cls()
+
+    async def start(self) -> None: ...
+
+    async def check(self, question: Question) -> Verdict:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if question.username in self.gone:
+            return Verdict(Outcome.LOCKED, reason="disabled")
+        if question.password != b"good":
+            return Verdict(Outcome.REJECT, reason="wrong_password")
+        return Verdict(Outcome.ACCEPT, Principal(f"person {question.username}", ("staff",)))
+
+    async def aclose(self) -> None: ...
+
+
 class Connection:
     """Stands where `zapd.net.peer.Peer` does."""
 
@@ -88,6 +115,8 @@ class House:
     recorder: Recorder
     metrics: DecisionMetrics
     keys: Keys
+    people: People
+    authority: Authority
     folder: Path
 
     async def settled(self) -> None:
@@ -101,19 +130,24 @@ class House:
 @asynccontextmanager
 async def house(folder: Path, durability: Durability = "strict", **bounds: int) -> AsyncIterator[House]:
     journal = await Journal.open(folder, durability=durability)
-    keys = Keys()
-    handle = BackendHandle("keys", "test", keys)
-    await handle.start()
-    rule = Rule("orders", frozenset({"CURVE"}), (Link("keys"),), backend_deadline=0.5)
-    authority = Authority(Policy((rule,)), {"keys": handle})
+    keys, people = Keys(), People()
+    handles = {"keys": BackendHandle("keys", "test", keys), "people": BackendHandle("people", "test", people)}
+    for handle in handles.values():
+        await handle.start()
+    rules = (
+        Rule("orders", frozenset({"CURVE"}), (Link("keys"),), backend_deadline=0.5),
+        Rule("office", frozenset({"PLAIN"}), (Link("people"),), refusal_tick=0.001),
+    )
+    authority = Authority(Policy(rules), handles)
     recorder = Recorder(journal, Summaries(journal))
     metrics = DecisionMetrics()
     endpoint = Endpoint(authority.decide, recorder, metrics, **bounds)
     try:
-        yield House(endpoint, journal, recorder, metrics, keys, folder)
+        yield House(endpoint, journal, recorder, metrics, keys, people, authority, folder)
     finally:
         await endpoint.drain(0)
-        await handle.aclose()
+        for handle in handles.values():
+            await handle.aclose()
         await journal.close()
 
 

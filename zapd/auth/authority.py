@@ -139,6 +139,22 @@ class Authority:
         first.asked += len(found) - found.count(None)
         return found
 
+    def recollect(self, request: ZapRequest) -> tuple[Decision, float] | None:
+        """The 200 that `decide` would now give a PLAIN question from memory, and until when on the cache's clock.
+        None where there is none.
+
+        Only while `in_force`. What is learned from it holds as long as `in_force` and the cache's ``generation``
+        stay what they were.
+        """
+        lane = self._lanes.get(request)
+        if lane.refusal or lane.mechanism != "PLAIN":
+            return None
+        address, barred = lane.check_address(request.address)
+        question = question_of(request, address)
+        if barred or isinstance(question, str):
+            return None
+        return self.cache.granted(self.cache.key(lane.policy_version, question))
+
     async def decide(self, request: ZapRequest) -> Decision:
         """Decide one question. Never raises; does not suspend when memory can answer."""
         try:

@@ -16,6 +16,7 @@ from time import monotonic
 
 from zapd.auth.backend import Question
 from zapd.auth.decision import Decision
+from zapd.zap import Status
 
 ENTRIES = 65_536
 
@@ -41,7 +42,8 @@ class DecisionCache:
 
     def __init__(self, bound: int = ENTRIES, clock: Callable[[], float] = monotonic) -> None:
         self._bound = bound
-        self._clock = clock
+        self.clock = clock
+        """Seconds; entries go by it."""
         self._hash = CredentialHash()
         self._entries: OrderedDict[bytes, tuple[float, Decision]] = OrderedDict()
         self.generation = 0
@@ -64,7 +66,7 @@ class DecisionCache:
     def get(self, key: bytes) -> Decision | None:
         """The decision, if it is here and still good."""
         entry = self._entries.get(key)
-        if entry is None or entry[0] <= self._clock():
+        if entry is None or entry[0] <= self.clock():
             self.misses += 1
             if entry is not None:
                 del self._entries[key]
@@ -72,6 +74,13 @@ class DecisionCache:
         self._entries.move_to_end(key)
         self.hits += 1
         return entry[1]
+
+    def granted(self, key: bytes) -> tuple[Decision, float] | None:
+        """A 200 that is here and still good, and until when it is on `clock`. Counts nothing."""
+        entry = self._entries.get(key)
+        if entry is None or entry[0] <= self.clock() or entry[1].reply.status is not Status.GRANTED:
+            return None
+        return entry[1], entry[0]
 
     def put(self, key: bytes, decision: Decision, seconds: float, generation: int) -> None:
         """Keep a decision for ``seconds``.
@@ -81,7 +90,7 @@ class DecisionCache:
         """
         if seconds <= 0.0 or generation != self.generation or self._bound <= 0:
             return
-        self._entries[key] = (self._clock() + seconds, decision)
+        self._entries[key] = (self.clock() + seconds, decision)
         self._entries.move_to_end(key)
         while len(self._entries) > self._bound:
             self._entries.popitem(last=False)

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import structlog
 
 from zapd.auth.decision import Decision
-from zapd.server.express import Answers, Express
+from zapd.server.answers import Answers
+from zapd.server.express import Express
 from zapd.server.metrics import DecisionMetrics
 from zapd.server.recorder import Recorder
 from zapd.zap import (

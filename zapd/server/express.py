@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from binascii import hexlify
 from collections.abc import Sequence
-from itertools import chain
-from typing import NamedTuple
 
 from zapd.audit.journal import JournalUnavailable
 from zapd.auth.admission import MARK, USER, frames_of
 from zapd.auth.authority import Authority
 from zapd.auth.backend import Admission
 from zapd.auth.lanes import Place
+from zapd.server.answers import Answers
 from zapd.server.metrics import DecisionMetrics
 from zapd.server.recorder import Recorder, members_of_granted
-from zapd.server.wire_question import BODY, WireQuestion
+from zapd.server.remembered import RememberedPasswords
+from zapd.server.wire_question import BODY, WirePassword, WireQuestion, wire_form
 from zapd.zap import Asker, MalformedRequest, parse_request
 from zapd.zap.envelope import MAX_ADDRESSES, QUESTION_ID_LENGTH
 from zapd.zap.request import MAX_STRING, VERSION
@@ -56,25 +56,6 @@ class Road:
         """Where the metrics count it."""
 
 
-class Answers(NamedTuple):
-    """What became of a run."""
-
-    heads: list[bytes]
-    """How the replies begin, as octets: envelope, version and request id."""
-    admissions: list[Admission]
-    """How they go on: one for each."""
-    others: list[list[bytes]]
-    """Messages that must walk the whole road."""
-
-    def octets(self) -> bytes:
-        """The replies as they leave."""
-        return b"".join(chain.from_iterable(zip(self.heads, self.admissions, strict=True)))
-
-    def octets_with(self, reply: bytes) -> bytes:
-        """Other replies to the same questions, all the same behind the request id."""
-        return b"".join([head + reply for head in self.heads])
-
-
 class Express:
     """Answers what it can at once, and records it."""
 
@@ -85,8 +66,10 @@ class Express:
         self._roads: dict[tuple[Asker, bytes, bytes], Road | None] = {}
         self._wire_roads: dict[tuple[Asker, bytes], Road | None] = {}
         """The same by all the octets between request id and key."""
-        self._questions: dict[tuple[int, ...], WireQuestion | None] = {}
+        self._questions: dict[tuple[int, ...], WireQuestion | WirePassword | None] = {}
         """By the sizes of a message's parts."""
+        self._passwords = RememberedPasswords(authority, recorder, metrics)
+        self._remembered_since = -1
         self._learned_under: object | None = None
 
     def is_open(self) -> bool:
@@ -95,7 +78,12 @@ class Express:
         if in_force is not self._learned_under:
             self._roads.clear()  # other rules
             self._wire_roads.clear()
+            self._passwords.forget()
             self._learned_under = in_force
+        generation = self._authority.cache.generation
+        if generation != self._remembered_since:
+            self._passwords.forget()
+            self._remembered_since = generation
         return in_force is not None
 
     # Many at once
@@ -109,6 +97,8 @@ class Express:
             question = self._learn_question(sizes)
         if question is None or not question.is_version_right(run.octets):
             return Answers([], [], list(run))
+        if isinstance(question, WirePassword):
+            return self._passwords.answer_run(asker, run, question)
         rows = question.cut(run.octets)
         heads, middles, keys = zip(*rows, strict=True)
         if middles.count(middles[0]) == len(middles):
@@ -192,6 +182,8 @@ class Express:
         """The reply to a message, envelope in front, recorded; None when it must walk the whole road."""
         if len(parts) <= BODY:
             return None
+        if parts[-3] == b"PLAIN":
+            return self._answer_password(asker, parts[:-6], parts[-6:])
         *envelope, version, request_id, domain, address, identity, mechanism, key = parts
         if (
             mechanism != b"CURVE"
@@ -226,6 +218,22 @@ class Express:
         envelope += (VERSION, request_id, *frames_of(admission))
         return envelope
 
+    def _answer_password(self, asker: Asker, head: list[bytes], question: list[bytes]) -> list[bytes] | None:
+        """The same under PLAIN; ``question`` is what stands behind the request id."""
+        if len(head) < 3:
+            return None
+        *envelope, version, request_id = head
+        if (
+            version != VERSION
+            or envelope[-1]
+            or envelope.count(b"") != 1
+            or len(envelope) > MAX_ADDRESSES
+            or len(request_id) > MAX_STRING
+        ):
+            return None
+        admission = self._passwords.answer(asker, envelope, question)
+        return None if admission is None else [*head, *frames_of(admission)]
+
     # Learning
 
     def _learn(self, asker: Asker, domain: bytes, address: bytes) -> Road | None:
@@ -259,8 +267,8 @@ class Express:
         self._wire_roads[asker, middle] = road
         return road
 
-    def _learn_question(self, sizes: tuple[int, ...]) -> WireQuestion | None:
+    def _learn_question(self, sizes: tuple[int, ...]) -> WireQuestion | WirePassword | None:
         if len(self._questions) >= SHAPES:
             self._questions.clear()
-        question = self._questions[sizes] = WireQuestion.of(sizes)
+        question = self._questions[sizes] = wire_form(sizes)
         return question

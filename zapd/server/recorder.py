@@ -116,6 +116,21 @@ def event_of(request: ZapRequest, decision: Decision) -> AuditEvent:
     )
 
 
+_ANY_ID = bytes(16)
+_ANY_ID_MEMBER = b',"question_id":"' + _ANY_ID.hex().encode("ascii") + b'"'
+_MOST_MEMBERS = 4096
+
+
+def members_of(request: ZapRequest, decision: Decision) -> tuple[bytes, bytes] | None:
+    """What the journal's encoder would write for this decision: (up to the question id, behind it), as JSON
+    without the braces. None for what it would have to tame."""
+    members = msgspec.json.encode(event_of(request._replace(question_id=_ANY_ID), decision))[1:-1]
+    if not members.isascii() or len(members) > _MOST_MEMBERS:
+        return None
+    before, _, after = members.rpartition(_ANY_ID_MEMBER)
+    return before, after
+
+
 def members_of_granted(request: ZapRequest, backend: str) -> tuple[bytes, bytes]:
     """What `event_of` and the journal's encoder would write for an admission of such a request from the memory of
     this backend: (up to the principal's name, behind the question id), as JSON without the braces."""
