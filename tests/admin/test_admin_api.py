@@ -75,6 +75,7 @@ async def api(admin: Admin) -> AsyncIterator[Api]:
         explain=ExplainService(explain),
         domains=DomainService(lambda: [DOMAIN]),
         backends=BackendService(lambda: [BACKEND], lambda: [DOMAIN]),
+        imports=admin.imports,
         endpoints=lambda: [Endpoint("tcp://127.0.0.1:9027", "CURVE", (SERVER_KEY,))],
         ready=lambda: made.ready,
         metrics=lambda: (b"zapd_up 1\n", "text/plain; version=0.0.4"),

@@ -22,6 +22,7 @@ from zapd.admin.services.agents import AgentService
 from zapd.admin.services.audit import AuditFilter, AuditRecord, AuditService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService, Explanation, Step, Supposed
+from zapd.admin.services.imports import ImportService
 from zapd.admin.services.keys import KeyService
 from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService
@@ -156,6 +157,7 @@ def _context(served: Served) -> tuple[AdminContext, Any]:
         explain=ExplainService(explain),
         domains=DomainService(domains),
         backends=BackendService(backends, domains),
+        imports=ImportService(road, domains=patterns, server_keys=lambda: {public_key}),
         endpoints=lambda: [
             Endpoint("tcp://*:9027", "CURVE", (public_key,)),
             Endpoint("ipc:///run/zapd/zap.sock", "NULL"),

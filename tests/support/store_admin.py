@@ -14,6 +14,7 @@ from support.store_fixtures import MOMENT
 from zapd.admin.roles import Actor, Role
 from zapd.admin.services.agents import AgentService
 from zapd.admin.services.changes import ChangeRoad
+from zapd.admin.services.imports import ImportService
 from zapd.admin.services.keys import KeyService
 from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.users import UserService
@@ -73,6 +74,7 @@ class Admin:
     users: UserService
     agents: AgentService
     tokens: TokenService
+    imports: ImportService
     domains: list[str]
     moment: datetime = MOMENT
 
@@ -96,6 +98,7 @@ def make_admin(engine: Engine, journal: FakeJournal | None = None) -> Admin:
         UserService(road, domains=lambda: domains, hasher=FakeHasher()),
         AgentService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
         TokenService(road),
+        ImportService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
         domains,
     )
 

@@ -18,6 +18,7 @@ from zapd.admin.services.agents import AgentService
 from zapd.admin.services.audit import AuditService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService, Explanation, Supposed
+from zapd.admin.services.imports import ImportService
 from zapd.admin.services.keys import KeyService
 from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService, Endpoint
@@ -58,6 +59,7 @@ def admin_context(
         explain=ExplainService(explain),
         domains=DomainService(domains),
         backends=BackendService(backends, domains),
+        imports=ImportService(road, domains=patterns, server_keys=server_keys),
         endpoints=endpoints,
         ready=ready,
         metrics=metrics,

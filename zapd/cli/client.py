@@ -76,6 +76,14 @@ class Client:
     def delete(self, path: str, **query: Any) -> Any:
         return self._ask("DELETE", path, query=query)
 
+    def upload(
+        self, path: str, pieces: Iterator[bytes], *, size: int, kind: str, wait: float, **query: Any
+    ) -> Any:
+        """POST a file of ``size`` octets piece by piece, and wait so many seconds for what comes of it."""
+        given = {name: value for name, value in query.items() if value}
+        headers = {"Content-Type": kind, "Content-Length": str(size)}
+        return self._send("POST", path, params=given, content=pieces, headers=headers, timeout=wait)
+
     def pages(self, path: str, *, limit: int | None = None, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, page by page; at most ``limit`` of them."""
         cursor: str | None = None
@@ -124,10 +132,13 @@ class Client:
         body: Mapping[str, Any] | None = None,
     ) -> Any:
         given = {name: value for name, value in (query or {}).items() if value is not None}
+        return self._send(verb, path, params=given, json=body)
+
+    def _send(self, verb: str, path: str, *, timeout: float = WAIT, **more: Any) -> Any:
         try:
-            answer = self._http.request(verb, path, params=given, json=body)
+            answer = self._http.request(verb, path, timeout=timeout, **more)
         except httpx.TimeoutException:
-            raise Unavailable(f"{self.url} did not answer within {WAIT:g} s.") from None
+            raise Unavailable(f"{self.url} did not answer within {timeout:g} s.") from None
         except httpx.HTTPError as error:
             raise Unavailable(f"{self.url} cannot be reached ({error}): is `zapd serve` running?") from None
         if answer.is_success:

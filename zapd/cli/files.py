@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,13 +44,14 @@ class NewFile:
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
 
-    def publish(self, text: str) -> None:
-        """Write ``text`` and give the file its name. Raises `Conflict` when somebody took the name meanwhile."""
+    def publish(self, text: str | Iterable[str]) -> None:
+        """Write ``text``, or its pieces, and give the file its name. Raises `Conflict` when somebody took it."""
         if self._temporary is None:
             raise InvalidInput(f"{self.path} was not prepared.")
         try:
-            with os.fdopen(self._descriptor, "w", encoding="utf-8", closefd=False) as file:
-                file.write(text)
+            with os.fdopen(self._descriptor, "w", encoding="utf-8", newline="", closefd=False) as file:
+                for piece in (text,) if isinstance(text, str) else text:
+                    file.write(piece)
                 file.flush()
                 os.fchmod(self._descriptor, self._mode)
                 os.fsync(self._descriptor)

@@ -104,6 +104,23 @@ def domain_option(function: Function) -> Function:
     )(function)
 
 
+def import_options(function: Function) -> Function:
+    """What imports have in common."""
+    function = click.option(
+        "--domain",
+        "domains",
+        multiple=True,
+        metavar="D",
+        help="For rows that name no domain; may be repeated. Default: the only one there is.",
+    )(function)
+    function = click.option(
+        "--partial", is_flag=True, help="Leave out what cannot go in, instead of importing nothing."
+    )(function)
+    return click.option(
+        "--dry-run", is_flag=True, help="Only list what would be done, and each line that cannot be read."
+    )(function)
+
+
 def grant_options(function: Function) -> Function:
     """What keys and users have in common."""
     function = click.option(

@@ -5,11 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
-from zapd.cli.options import Settings, attributes_of, common_options, confirm, grant_options, pass_settings
+from zapd.cli.options import (
+    Settings,
+    attributes_of,
+    common_options,
+    confirm,
+    grant_options,
+    import_options,
+    pass_settings,
+)
 from zapd.cli.output import print_fields, print_json, print_rows, say
 
 _COLUMNS = {
@@ -123,6 +132,34 @@ def remove(settings: Settings, name: str, yes: bool) -> None:
         print_json({"name": name, "removed": True})
     else:
         say(f"The user {name} is removed.")
+
+
+@command.command("import")
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["htpasswd", "csv", "json", "jsonl"]),
+    help="What SOURCE is, where its name does not say; htpasswd is name:hash.",
+)
+@import_options
+@common_options
+@pass_settings
+def import_users(
+    settings: Settings, source: Path, form: str | None, dry_run: bool, partial: bool, domains: tuple[str, ...]
+) -> None:
+    """Register the users of SOURCE with the password hashes they have: all in one transaction, or none.
+
+    Hashes may be argon2id, bcrypt, SHA-512-crypt, and what Apache's htpasswd writes.
+    """
+    from zapd.cli.foreign import htpasswd
+    from zapd.cli.importing import form_of, send_file, send_found
+
+    query = {"dry_run": dry_run, "partial": partial, "domain": list(domains)}
+    if form == "htpasswd" or (form is None and "passwd" in source.name):
+        send_found(settings, "/v1/users/import", htpasswd(source), query)
+    else:
+        send_file(settings, "/v1/users/import", source, form_of(source, form), query)
 
 
 def read_password() -> str:

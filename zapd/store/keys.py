@@ -50,7 +50,8 @@ class KeyRecord:
     """The fingerprint of the key that was rotated in for this one, which ends at its expiry."""
 
 
-_COLUMNS: Final = [keys.c[field.name] for field in fields(KeyRecord)]
+_NAMES: Final = [field.name for field in fields(KeyRecord)]
+_COLUMNS: Final = [keys.c[name] for name in _NAMES]
 
 
 class KeyRegistry:
@@ -106,4 +107,4 @@ def _record(row: Row[tuple[object, ...]]) -> KeyRecord:
 
 
 def _values(record: KeyRecord) -> dict[str, object]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: getattr(record, name) for name in _NAMES}

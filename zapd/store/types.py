@@ -77,4 +77,8 @@ class Pairs(TypeDecorator[tuple[tuple[str, str], ...]]):
 
 def canonical(value: object) -> str:
     """JSON with sorted names, no spaces, and control characters escaped."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _encode(value)
+
+
+# Made once: an import writes hundreds of thousands of them.
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode

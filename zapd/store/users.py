@@ -39,7 +39,8 @@ class UserRecord:
     version: int = 1
 
 
-_COLUMNS: Final = [users.c[field.name] for field in fields(UserRecord)]
+_NAMES: Final = [field.name for field in fields(UserRecord)]
+_COLUMNS: Final = [users.c[name] for name in _NAMES]
 
 
 class UserRegistry:
@@ -51,6 +52,16 @@ class UserRegistry:
     def find(self, connection: Connection, name: str) -> UserRecord | None:
         row = connection.execute(select(*_COLUMNS).where(users.c.name == name)).first()
         return None if row is None else _record(row)
+
+    def find_many(self, connection: Connection, names: Sequence[str]) -> dict[str, UserRecord]:
+        """Those of some hundreds of names that are there."""
+        query = select(*_COLUMNS).where(users.c.name.in_(names))
+        return {row.name: _record(row) for row in connection.execute(query)}
+
+    def add_many(self, connection: Connection, records: Sequence[UserRecord]) -> None:
+        """`add` for some hundreds."""
+        if records:
+            connection.execute(insert(users), [_values(record) for record in records])
 
     def get(self, connection: Connection, name: str) -> UserRecord:
         """As `find`, but raises `NotFound`."""
@@ -85,4 +96,4 @@ def _record(row: Row[tuple[object, ...]]) -> UserRecord:
 
 
 def _values(record: UserRecord) -> dict[str, object]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: getattr(record, name) for name in _NAMES}

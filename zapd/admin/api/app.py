@@ -14,10 +14,19 @@ from zapd import __version__
 from zapd.admin.api import errors
 from zapd.admin.api.context import AdminContext
 from zapd.admin.api.guards import Guards
-from zapd.admin.api.routes import agents, audit, explain, keys, tokens, topology, users
+from zapd.admin.api.routes import agents, audit, explain, imports, keys, tokens, topology, users
 from zapd.admin.api.schemas import Problem
 
-_ROUTERS = (keys.router, users.router, agents.router, topology.router, tokens.router, audit.router, explain.router)
+_ROUTERS = (
+    imports.router,
+    keys.router,
+    users.router,
+    agents.router,
+    topology.router,
+    tokens.router,
+    audit.router,
+    explain.router,
+)
 
 
 def create_app(context: AdminContext) -> FastAPI:

@@ -10,6 +10,7 @@ from zapd.admin.api.guards import SignInBrake
 from zapd.admin.services.agents import AgentService
 from zapd.admin.services.audit import AuditService
 from zapd.admin.services.explain import ExplainService
+from zapd.admin.services.imports import ImportService
 from zapd.admin.services.keys import KeyService
 from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.topology import BackendService, DomainService, Endpoint
@@ -39,6 +40,7 @@ class AdminContext:
     explain: ExplainService
     domains: DomainService
     backends: BackendService
+    imports: ImportService
     endpoints: Callable[[], Sequence[Endpoint]] = tuple
     ready: Callable[[], Readiness] = lambda: Readiness(True)
     metrics: Callable[[], tuple[bytes, str]] = lambda: (b"", "text/plain; version=0.0.4; charset=utf-8")

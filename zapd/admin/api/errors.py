@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from zapd.admin.api.schemas import FieldProblem, Problem
+from zapd.admin.services.importing import ImportRefused
 from zapd.errors import ZapdError
 
 PROBLEMS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
@@ -29,6 +30,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "conflict": (409, "Conflict"),
         "precondition_failed": (412, "Changed meanwhile"),
         "too_large": (413, "Request too large"),
+        "import_refused": (422, "Some rows cannot go in"),
         "invalid_input": (422, "Invalid input"),
         "too_many_attempts": (429, "Too many failed attempts"),
         "error": (500, "Internal error"),
@@ -83,7 +85,8 @@ async def _known(_request: Request, error: Exception) -> Response:
     code = error.code if isinstance(error, ZapdError) else "error"
     if code not in PROBLEMS:
         return await _bug(_request, error)
-    return problem_response(code, str(error))
+    lines = error.lines if isinstance(error, ImportRefused) else ()
+    return problem_response(code, str(error), [FieldProblem(where=where, what=what) for where, what in lines])
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

@@ -8,15 +8,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zapd.admin.api.errors import problem_response
+from zapd.errors import ZapdError
 
 MAX_BODY: Final = 1 << 20
 """Octets in a request."""
+
+LONG: Final[Mapping[str, tuple[int, float]]] = {
+    "/v1/keys/import": (64 << 20, 120.0),
+    "/v1/users/import": (16 << 20, 60.0),
+}
+"""Paths that take more: octets, and seconds for them to arrive. What comes is handed on as it comes, so that
+whoever has no token fills neither memory nor disk."""
 
 READ_DEADLINE: Final = 10.0
 """Seconds for a whole body to arrive: total, not per read, so that a trickle gains nothing."""
@@ -52,6 +60,10 @@ class Guards:
                 message["headers"] = [*headers, *(pair for pair in HEADERS if pair[0] not in present)]
             await send(message)
 
+        long = LONG.get(scope.get("path", ""))
+        if long is not None:
+            await self._app(scope, _Long(receive, *long).receive, guarded)
+            return
         try:
             async with asyncio.timeout(self._deadline):
                 body = await _read(receive, self._max_body)
@@ -72,6 +84,43 @@ class Guards:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, replay, guarded)
+
+
+class BodyTooLong(ZapdError):
+    """More than the path takes."""
+
+    code = "too_large"
+
+
+class BodyTooSlow(ZapdError):
+    """Not here in time."""
+
+    code = "request_timeout"
+
+
+class _Long:
+    """Counts the octets and the time of a body that is read by the app itself."""
+
+    def __init__(self, receive: Receive, limit: int, deadline: float) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._left = limit
+        self._ends = asyncio.get_running_loop().time() + deadline
+        self._whole = False
+
+    async def receive(self) -> Message:
+        if self._whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._ends):
+                message = await self._receive()
+        except TimeoutError:
+            raise BodyTooSlow("The file took too long to arrive.") from None
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise BodyTooLong(f"A file for an import has at most {self._limit} octets: cut it in pieces.")
+        self._whole = not message.get("more_body", False)
+        return message
 
 
 class SignInBrake:

@@ -178,6 +178,32 @@ class RotatedOut(Shape):
     new: KeyOut
 
 
+class ImportItem(Shape):
+    """What is said of one row of an import."""
+
+    line: int
+    """In a JSON array the number of the item."""
+    action: Literal["add", "unchanged", "refuse"]
+    name: str = ""
+    """A key's fingerprint (43 characters), or a user's name."""
+    user: str = ""
+    source: str = ""
+    what: str = ""
+    """Why it is refused."""
+
+
+class ImportOut(Shape):
+    """How an import went, or would go."""
+
+    dry_run: bool
+    rows: int
+    added: int
+    unchanged: int
+    refused: int
+    items: list[ImportItem]
+    """Of a dry run all rows; else those that were refused and left out."""
+
+
 # -- users ---------------------------------------------------------------------------------------------------
 
 

@@ -118,7 +118,7 @@ class ChangeRoad:
         self.clock = clock
         """The wall clock of all services, UTC."""
 
-    async def read(self, question: Callable[[Connection], Result]) -> Result:
+    async def read(self, question: Callable[[Connection], Result], *, patience: float = _PATIENCE) -> Result:
         """Ask in a transaction of its own, off the event loop. Raises `Unavailable`."""
 
         def ask() -> Result:
@@ -129,7 +129,7 @@ class ChangeRoad:
             raise Unavailable("Too many questions wait for the database. Try again later.")
         self._reading += 1
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(patience):
                 return await _off_the_loop(ask, self._readers)
         except TimeoutError:
             raise Unavailable("The database takes too long. Try again later.") from None
@@ -166,7 +166,8 @@ class ChangeRoad:
         in one transaction or not at all. It may open access.
 
         However many there are, no more than a page of events is in memory: the journal gets them from the change
-        log, in its order.
+        log, in its order. Between two pages other changes have their turn, so that a revocation never waits for
+        the end of an import; an event's ``change`` tells the order in which things took force.
         """
         await self._take_turn()
         task = asyncio.ensure_future(self._change_many(work))
@@ -256,6 +257,7 @@ class ChangeRoad:
         return change.result, changes
 
     async def _change_many(self, work: Callable[[Connection, Note], Result]) -> Result:
+        held = True
         try:
             recorder = self._recorder
             if recorder is not None and not recorder.writable:
@@ -271,10 +273,15 @@ class ChangeRoad:
                     break
                 await self._record([_numbered(row) for row in page], opens=True)
                 first = page[-1].sequence
+                self._order.release()
+                held = False
+                await self._order.acquire()
+                held = True
             await self._bring_into_force()
             return result
         finally:
-            self._order.release()
+            if held:
+                self._order.release()
 
     def _commit_many(self, work: Callable[[Connection, Note], Result]) -> tuple[Result, int, int]:
         """The result, and the change log's ends before and after: what lies between is ours, since one at a time

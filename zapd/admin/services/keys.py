@@ -116,7 +116,7 @@ class KeyService:
         actor.require(Operation.CHANGE_KEYS)
         moment = self._road.clock()
         check_times(new.not_before, new.expires, moment)
-        record = _checked(
+        record = checked(
             KeyRecord(
                 fingerprint=fingerprint_of(new.public_key),
                 public_key=new.public_key,
@@ -138,7 +138,7 @@ class KeyService:
         def work(connection: Connection) -> Change[KeyRecord]:
             self._refuse_known(connection, actor, record)
             self._keys.add(connection, record)
-            return Change(record, _event(Tag.KEY_ADD, actor, None, record))
+            return Change(record, event(Tag.KEY_ADD, actor, None, record))
 
         return await self._road.change(work, opens=True)
 
@@ -190,7 +190,7 @@ class KeyService:
         def work(connection: Connection) -> Change[KeyRecord]:
             before = self._own(connection, actor, fingerprint_id)
             check_version(before.version, version)
-            after = _checked(_changed(before, change))
+            after = checked(_changed(before, change))
             actor.require_all(after.domains)
             if "expires" in change or "not_before" in change:
                 check_times(after.not_before, after.expires, moment)
@@ -199,7 +199,7 @@ class KeyService:
             if before.state is KeyState.REVOKED:
                 raise Conflict(_GONE)
             saved = self._keys.save(connection, after, moment)
-            return Change(saved, _event(Tag.KEY_CHANGE, actor, before, saved))
+            return Change(saved, event(Tag.KEY_CHANGE, actor, before, saved))
 
         return await self._road.change(work, opens=True)
 
@@ -258,7 +258,7 @@ class KeyService:
             _refuse_to_rotate(before, moment)
             expires = before.expires if rotation.keep_expiry else rotation.expires
             check_times(None, expires, moment)
-            new = _checked(
+            new = checked(
                 replace(
                     before,
                     fingerprint=fingerprint_of(rotation.public_key),
@@ -275,8 +275,8 @@ class KeyService:
             self._refuse_known(connection, actor, new)
             self._keys.add(connection, new)
             old = self._keys.save(connection, _ending(before, new.fingerprint, moment, rotation.overlap), moment)
-            added = _event(Tag.KEY_ADD, actor, None, new)
-            return Change(Rotated(old, new), added, (_event(Tag.KEY_ROTATE, actor, before, old),))
+            added = event(Tag.KEY_ADD, actor, None, new)
+            return Change(Rotated(old, new), added, (event(Tag.KEY_ROTATE, actor, before, old),))
 
         return await self._road.change(work, opens=True)
 
@@ -299,7 +299,7 @@ class KeyService:
             if after == before:
                 return Change(before)
             saved = self._keys.save(connection, after, self._road.clock())
-            return Change(saved, _event(tag, actor, before, saved))
+            return Change(saved, event(tag, actor, before, saved))
 
         return await self._road.change(work, opens=opens)
 
@@ -358,7 +358,7 @@ def _changed(before: KeyRecord, change: KeyChange) -> KeyRecord:
     return replace(before, **values)  # type: ignore[arg-type]  # names and types are KeyChange's
 
 
-def _checked(record: KeyRecord) -> KeyRecord:
+def checked(record: KeyRecord) -> KeyRecord:
     """The rules that concern more than one field, and the plain texts."""
     check_public_key(record.public_key)
     rules.check_name(record.user, "user name")
@@ -372,7 +372,8 @@ def _shown(actor: Actor, record: KeyRecord) -> KeyRecord:
     return record if actor.everywhere else replace(record, domains=actor.visible(record.domains))
 
 
-def _event(tag: Tag, actor: Actor, before: KeyRecord | None, after: KeyRecord) -> AuditEvent:
+def event(tag: Tag, actor: Actor, before: KeyRecord | None, after: KeyRecord) -> AuditEvent:
+    """What the record says of a change of a key."""
     return AuditEvent(
         event=tag.value,
         actor=actor.name,

@@ -95,7 +95,7 @@ class UserService:
             if self._users.find(connection, record.name) is not None:
                 raise Conflict(f"There is a user {record.name!r} already.")
             self._users.add(connection, record)
-            return Change(record, _event(Tag.USER_ADD, actor, None, record))
+            return Change(record, event(Tag.USER_ADD, actor, None, record))
 
         return await self._road.change(work, opens=True)
 
@@ -151,7 +151,7 @@ class UserService:
             if after == before:
                 return Change(before)
             saved = self._users.save(connection, after, moment)
-            return Change(saved, _event(_tag(before, saved), actor, before, saved))
+            return Change(saved, event(_tag(before, saved), actor, before, saved))
 
         closes = change.get("state") is UserState.DISABLED and len(change) == 1
         return await self._road.change(work, opens=not closes)
@@ -177,7 +177,7 @@ class UserService:
             before = self._own(connection, actor, name)
             check_version(before.version, version)
             saved = self._users.save(connection, replace(before, hash=stored), self._road.clock())
-            return Change(saved, _event(Tag.USER_PASSWORD, actor, before, saved))
+            return Change(saved, event(Tag.USER_PASSWORD, actor, before, saved))
 
         return await self._road.change(work, opens=True)
 
@@ -189,7 +189,7 @@ class UserService:
             before = self._own(connection, actor, name)
             check_version(before.version, version)
             self._users.remove(connection, name)
-            return Change(None, _event(Tag.USER_REMOVE, actor, before, None))
+            return Change(None, event(Tag.USER_REMOVE, actor, before, None))
 
         await self._road.change(work, opens=False)
 
@@ -239,7 +239,8 @@ def _shown(actor: Actor, record: UserRecord) -> UserRecord:
     return record if actor.everywhere else replace(record, domains=actor.visible(record.domains))
 
 
-def _event(tag: Tag, actor: Actor, before: UserRecord | None, after: UserRecord | None) -> AuditEvent:
+def event(tag: Tag, actor: Actor, before: UserRecord | None, after: UserRecord | None) -> AuditEvent:
+    """What the record says of a change of a user."""
     subject = after or before
     name = "" if subject is None else subject.name
     return AuditEvent(

@@ -1,0 +1,1 @@
+"""Files of many keys or users: how their rows are written and read. No service, no SQL, no HTTP."""
