@@ -36,7 +36,9 @@ class Backends:
             else:
                 type_name, settings, keeping, deadline = built
                 context = replace(self._context, deadline=deadline)
-                wanted[name] = self._catalog.build(name, type_name, settings, context, keeping)
+                wanted[name] = self._catalog.build(
+                    name, type_name, settings, context, keeping, section.revealed_secrets()
+                )
         return wanted
 
     async def adopt(self, wanted: Mapping[str, BackendHandle], config: Config) -> list[BackendHandle]:

@@ -24,6 +24,7 @@ from zapd.auth.circuit import CircuitState
 from zapd.auth.gate import DEFAULT, Gate, Keeping
 from zapd.auth.last_good import LastGood
 from zapd.auth.pace import Pace
+from zapd.auth.scrub import Scrubber
 from zapd.errors import ConfigurationError, ZapdError
 from zapd.zap.request import CREDENTIALS
 
@@ -92,6 +93,7 @@ class BackendHandle:
         reason: str = "",
         keeping: Keeping = DEFAULT,
         last_good: LastGood | None = None,
+        scrubber: Scrubber | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """``backend`` None is one that could not even be built, for ``reason``: disabled for good."""
@@ -117,6 +119,7 @@ class BackendHandle:
         self.last_good = last_good
         """Where ``stale_if_error`` is set: what it last let in."""
         self._wall_clock = wall_clock
+        self._scrub = scrubber or Scrubber()
         self._gates: dict[str, Gate] = {}
         self._retrying: asyncio.Task[None] | None = None
         self._pace = Pace()
@@ -151,8 +154,8 @@ class BackendHandle:
             try:
                 async with asyncio.timeout(START_DEADLINE):
                     await self.backend.aclose()
-            except Exception:
-                log.exception("a backend did not close", backend=self.name)
+            except Exception as error:  # noqa: BLE001 - the others are to be closed too
+                log.error("a backend did not close", backend=self.name, exception=self._scrub.error(error))
 
     def health(self) -> BackendHealth:
         """How it fares now."""
@@ -162,7 +165,7 @@ class BackendHandle:
             name=self.name,
             type=self.type,
             state=self.state,
-            reason=str(problem),
+            reason=self._scrub.text(str(problem)),
             asked=self.asked,
             unavailable=self.unavailable,
             late=self.late,
@@ -176,22 +179,21 @@ class BackendHandle:
             mean_milliseconds=self.seconds / self.asked * 1000.0 if self.asked else 0.0,
         )
 
-    def note_bug(self, error: BaseException) -> None:
-        """It raised what it must not. The traceback goes to the log, once a second at most."""
+    def note_bug(self, error: BaseException, password: bytes = b"") -> None:
+        """It raised what it must not, asked about this ``password``. The traceback goes to the log, once a second
+        at most."""
         self.errors += 1
         self._note(f"{type(error).__name__}: a bug in the backend; see the log")
         if self._pace.allows():
-            log.error("a backend failed", backend=self.name, errors=self.errors, exc_info=error)
+            told = self._scrub.error(error, password)
+            log.error("a backend failed", backend=self.name, errors=self.errors, exception=told)
 
-    def note_trouble(self, text: str) -> None:
-        """It said that the world is in its way."""
+    def note_trouble(self, text: str, password: bytes = b"", *, worth_a_line: bool = True) -> None:
+        """It could not answer, for a reason in the world, asked about this ``password``."""
+        text = self._scrub.text(text, password)
         self._note(text)
-        if self._pace.allows():
+        if worth_a_line and self._pace.allows():
             log.warning("a backend cannot answer", backend=self.name, reason=text)
-
-    def note_silence(self, reason: str) -> None:
-        """It answered too late, or said without words that it cannot tell."""
-        self._note(reason)
 
     def note_circuit(self, mechanism: str, *, opened: bool) -> None:
         """It is left alone from now on, or asked again."""
@@ -235,6 +237,7 @@ class BackendHandle:
             reason = str(error)
         else:
             reason = f"{type(error).__name__}: {error}"
+        reason = self._scrub.text(reason)
         if self.state is State.CLOSED:
             return
         if (self.state, self.reason) != (State.DISABLED, reason):
@@ -273,8 +276,10 @@ class Catalog:
         settings: Mapping[str, object],
         context: BackendContext,
         keeping: Keeping = DEFAULT,
+        secrets: Sequence[str] = (),
     ) -> BackendHandle:
         """Make the backend ``name`` from its table, zapd's own settings taken out; `BackendHandle.start` opens it.
+        ``secrets`` are those of its settings: nothing that it says will show them.
 
         Raises `ConfigurationError` for an unknown type and for what the backend says of its settings. A
         library that is missing gives a disabled backend: the daemon lives on, and its questions hear 300.
@@ -301,5 +306,9 @@ class Catalog:
             context.forget()
 
         own = replace(context, forget=forget, deadline=min(context.deadline, keeping.deadline))
-        backend = made.from_settings(name, settings, own)
-        return BackendHandle(name, type_name, backend, keeping=keeping, last_good=last_good)
+        scrubber = Scrubber(secrets)
+        try:
+            backend = made.from_settings(name, settings, own)
+        except ConfigurationError as mistake:
+            raise ConfigurationError(scrubber.text(str(mistake))) from None
+        return BackendHandle(name, type_name, backend, keeping=keeping, last_good=last_good, scrubber=scrubber)

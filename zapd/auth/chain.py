@@ -134,18 +134,18 @@ class Chain:
                     verdict = done.value
                 except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
                     # Nothing suspended, so nobody can have cancelled us: it is the backend's own.
-                    verdict = _failed(handle, error)
+                    verdict = _failed(handle, error, question)
                 else:
                     dear = self.dear = True
                     cache_good = min(cache_good, handle.keeping.cache_good)
                     cache_bad = min(cache_bad, handle.keeping.cache_bad)
                     try:
-                        verdict = await self._wait(step, work, waiting_for, started)
+                        verdict = await self._wait(step, question, work, waiting_for, started)
                     except BaseException:
                         gate.circuit.undecided(probe=probe)  # our asker gave up
                         raise
-                verdict = _sound(handle, verdict)
-                _judge(step, verdict, probe=probe)
+                verdict = _sound(handle, verdict, question)
+                _judge(step, verdict, question, probe=probe)
             after = perf_counter()
             elapsed = after - before
             before = after
@@ -184,7 +184,12 @@ class Chain:
         return Answer(settled, trail, dear, cache_seconds=cache_bad)
 
     async def _wait(
-        self, step: Step, work: Coroutine[Any, Any, Verdict], waiting_for: object, started: float
+        self,
+        step: Step,
+        question: Question,
+        work: Coroutine[Any, Any, Verdict],
+        waiting_for: object,
+        started: float,
     ) -> Verdict:
         """Give a question that cannot be answered at once a task and a deadline.
 
@@ -202,27 +207,28 @@ class Chain:
                 handle.late += 1
                 if seconds < its_own / 2:
                     return NO_TIME_LEFT
-                handle.note_silence(f"no answer within {seconds:.3g} s")
+                handle.note_trouble(f"no answer within {seconds:.3g} s", worth_a_line=False)
                 return LATE
         finally:
             if not task.done():
                 task.cancel()
         if task.cancelled():
-            return _failed(handle, asyncio.CancelledError("cancelled itself"))
+            return _failed(handle, asyncio.CancelledError("cancelled itself"), question)
         error = task.exception()
-        return task.result() if error is None else _failed(handle, error)
+        return task.result() if error is None else _failed(handle, error, question)
 
 
-def _sound(handle: BackendHandle, verdict: Verdict) -> Verdict:
+def _sound(handle: BackendHandle, verdict: Verdict, question: Question) -> Verdict:
     """The verdict, if it is one that says what it must."""
     if verdict.__class__ is not Verdict or verdict.outcome.__class__ is not Outcome:
-        return _failed(handle, TypeError(f"answered with a {type(verdict).__name__}, not a sound Verdict"))
+        odd = TypeError(f"answered with a {type(verdict).__name__}, not a sound Verdict")
+        return _failed(handle, odd, question)
     if verdict.outcome is _ACCEPT and verdict.principal is None:
-        return _failed(handle, ValueError("accepted without saying whom"))
+        return _failed(handle, ValueError("accepted without saying whom"), question)
     return verdict
 
 
-def _judge(step: Step, verdict: Verdict, *, probe: bool) -> None:
+def _judge(step: Step, verdict: Verdict, question: Question, *, probe: bool) -> None:
     """Tell the circuit what its backend's answer says about the backend."""
     circuit = step.gate.circuit
     if verdict.outcome is not _UNAVAILABLE or verdict.principal is not None:
@@ -233,7 +239,7 @@ def _judge(step: Step, verdict: Verdict, *, probe: bool) -> None:
         circuit.undecided(probe=probe)
         return
     if verdict not in _NOTED:
-        step.handle.note_silence(verdict.reason or "it cannot tell")
+        step.handle.note_trouble(verdict.reason or "it cannot tell", question.password, worth_a_line=False)
     if circuit.failed(probe=probe):
         step.handle.note_circuit(step.mechanism, opened=True)
 
@@ -244,14 +250,14 @@ def _is_outage(verdict: Verdict) -> bool:
     return verdict.principal is None and verdict.reason not in OVERLOAD
 
 
-def _failed(handle: BackendHandle, error: BaseException) -> Verdict:
+def _failed(handle: BackendHandle, error: BaseException, question: Question) -> Verdict:
     """What it means that a backend raised."""
     if isinstance(error, HashPoolFull):
         return POOL_FULL
     if isinstance(error, BackendBusy):
         return BUSY
     if isinstance(error, Unavailable):
-        handle.note_trouble(str(error))
+        handle.note_trouble(str(error), question.password)
         return AWAY
-    handle.note_bug(error)
+    handle.note_bug(error, question.password)
     return BROKEN

@@ -18,14 +18,13 @@ from zapd.config.doors import check_doors
 from zapd.config.findings import Findings, Setting
 from zapd.config.plugins import ask_plugins
 from zapd.config.secret import Secret
-from zapd.config.sections import DomainSection, Sections
+from zapd.config.sections import SECRET_NAME, DomainSection, Sections
 from zapd.config.suggest import did_you_mean
 from zapd.config.values import format_duration
 from zapd.errors import ConfigurationError
 from zapd.store.domains import RESERVED
 
 _LIMITS = "limits"
-_SECRET_NAME = re.compile(r"(?:^|_)(?:password|secret|token)$")
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/?][^?]*)(\?.*)?", re.DOTALL)
 _MAY_BE_NOTHING = frozenset({"hold_min", "failure_interval", "ping_after"})
 
@@ -149,7 +148,7 @@ def _check_backends(sections: Sections, findings: Findings) -> None:
                 did_you_mean(backend.type, known) or f"installed are {', '.join(sorted(known))}",
             )
         for setting, value in backend.settings.items():
-            if isinstance(value, str) and _SECRET_NAME.search(setting):
+            if isinstance(value, str) and SECRET_NAME.search(setting):
                 findings.warn(
                     ("backend", name, setting),
                     "a secret stands in this file",

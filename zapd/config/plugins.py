@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from zapd.auth.backend import Backend, BackendContext
 from zapd.auth.hashing import HashPool
+from zapd.auth.scrub import Scrubber
 from zapd.config.findings import Findings
 from zapd.config.sections import BackendSection, Sections
 from zapd.errors import ConfigurationError
@@ -55,7 +56,8 @@ def _ask(
             f"install what it needs, perhaps zapd[{backend.type}]",
         )
     except ConfigurationError as error:
-        words = re.sub(rf"^\[?backend\.{re.escape(name)}\]?:?\s*", "", str(error))
+        told = Scrubber(backend.revealed_secrets()).text(str(error))
+        words = re.sub(rf"^\[?backend\.{re.escape(name)}\]?:?\s*", "", told)
         places = {setting: re.search(rf"\b{re.escape(setting)}\b", words) for setting in settings}
         named = sorted((place.start(), setting) for setting, place in places.items() if place is not None)
         findings.mistake(("backend", name, *(setting for _, setting in named[:1])), words, "")

@@ -10,9 +10,10 @@ from __future__ import annotations
 import grp
 import math
 import pwd
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -23,6 +24,8 @@ from zapd.config.values import Duration, Flag, Location, Size, Whole, base_of, f
 
 Mechanism = Literal["NULL", "PLAIN", "CURVE", "GSSAPI"]
 Strings = tuple[str, ...]
+SECRET_NAME: Final = re.compile(r"(?:^|_)(?:password|secret|token)$")
+"""Settings of a plugin that are secrets by their name."""
 
 
 class Section(BaseModel):
@@ -205,6 +208,13 @@ class BackendSection(BaseModel):
     def revealed_settings(self) -> dict[str, Any]:
         """What the plugin gets, its secrets read now. Raises `ConfigurationError` for one that cannot be."""
         return {name: _opened(value) for name, value in self.settings.items()}
+
+    def revealed_secrets(self) -> tuple[str, ...]:
+        """Every secret in the settings, read now, and what stands in the clear under the name of one. Raises
+        `ConfigurationError`."""
+        closed = [secret.reveal() for secrets in self.secrets().values() for secret in secrets]
+        named = (value for name, value in self.settings.items() if SECRET_NAME.search(name))
+        return (*closed, *(value for value in named if isinstance(value, str)))
 
     def secrets(self) -> dict[str, tuple[Secret, ...]]:
         """The secrets in each setting."""
