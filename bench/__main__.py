@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from bench import handshakes, latency, link, machine, plain, questions
+from bench import handshakes, latency, link, machine, plain, questions, workers
 from bench.options import Options, parser
 
-ALL = {each.NAME: each for each in (questions, plain, latency, link, handshakes)}
+ALL = {each.NAME: each for each in (questions, plain, latency, link, handshakes, workers)}
 """In the order in which ``all`` runs them."""
 
 

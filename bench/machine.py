@@ -109,6 +109,11 @@ def memory(pid: int) -> Memory:
     return Memory(sum(sizes), sizes[0] if sizes else 0.0)
 
 
+def sizes(pid: int) -> list[float]:
+    """What a process and each of its children has resident, in MiB; without the one that copies into SQL."""
+    return [_resident(one) for one in family(pid) if COPY not in _command(one)]
+
+
 def family(pid: int) -> Iterator[int]:
     """A process and its living descendants, itself first."""
     yield pid

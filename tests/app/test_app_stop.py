@@ -46,15 +46,16 @@ handshake_deadline = "25s"
 
 
 @pytest.fixture
-def zapd(tmp_path: Path) -> Iterator[Zapd]:
-    """Running, with a backend that answers once there is a file ``go``."""
+def zapd(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Zapd]:
+    """Running, with a backend that answers once there is a file ``go``; in one process unless a test says more."""
+    drain = f'drain = "20s"\nworkers = {getattr(request, "param", 1)}'
     site = tmp_path / "plugins"
     info = site / "zapd_slow-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zapd-slow\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[zapd.backends]\nslow = zapd_slow:Slow\n")
     (site / "zapd_slow.py").write_text(PLUGIN)
-    made = Zapd(tmp_path / "zapd", configuration=CONFIGURATION.replace('drain = "5s"', 'drain = "20s"') + SLOW)
+    made = Zapd(tmp_path / "zapd", configuration=CONFIGURATION.replace('drain = "5s"', drain) + SLOW)
     paths = os.pathsep.join(each for each in (str(site), os.environ.get("PYTHONPATH", "")) if each)
     made.start(env={"PYTHONPATH": paths})
     try:
@@ -74,6 +75,7 @@ def draining(zapd: Zapd) -> bool:
     return bool(zapd.call("GET", "/readyz").json()["parts"].get("service") == "draining")
 
 
+@pytest.mark.parametrize("zapd", [1, 2], indirect=True, ids=["one process", "two workers"])
 def test_sigterm_finishes_what_is_open_and_turns_newcomers_away(zapd: Zapd) -> None:
     """A slow question gets its 200 after the signal, a new one 300, and the exit code is 0."""
     with Asking(zapd) as asking, Asking(zapd) as newcomer:
@@ -88,7 +90,8 @@ def test_sigterm_finishes_what_is_open_and_turns_newcomers_away(zapd: Zapd) -> N
         assert asking.receive() == (slow, 200, "ada")
         assert process.wait(15) == 0
     assert '"principal":"ada"' in zapd.journal()
-    assert '"event":"service.stop"' in zapd.journal().splitlines()[-1]
+    for folder in zapd.folder.glob("data/audit/*"):
+        assert '"event":"service.stop"' in (folder / "00000001.jsonl").read_text().splitlines()[-1]
 
 
 def test_an_answer_on_the_last_moment_is_still_given(zapd: Zapd) -> None:

@@ -434,7 +434,6 @@ def test_two_endpoints_on_one_address_are_refused(write: Write) -> None:
         ('[audit]\ndurability = "relaxed"\n', "up to 100ms of records may be lost"),
         ('[audit]\ndurability = "off"\n', "nothing is recorded"),
         ('[audit]\nhead = ""\n', "cut off unnoticed"),
-        ("[server]\nworkers = 2\n", "answers from one process"),
         ('[database]\nurl = "postgresql+psycopg://zapd:hush@db/zapd"\n', "a password stands in this file"),
         ('[backend.spare]\ntype = "sql"\n', "no domain asks it"),
         (
@@ -463,6 +462,13 @@ def test_what_is_unwise_is_a_warning(write: Write, text: str, words: str) -> Non
     found = warnings(write(text))
     assert any(words in each for each in found)
     assert not any("hush" in each for each in found)
+
+
+def test_more_workers_than_cores_are_unwise(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take turns, each with a registry of its own in memory."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0, 1, 2})
+    assert not any("cores" in each for each in warnings(write("[server]\nworkers = 3\n")))
+    assert any("has 3 cores" in each for each in warnings(write("[server]\nworkers = 4\n")))
 
 
 def test_a_backend_shows_nothing_of_its_settings(write: Write) -> None:

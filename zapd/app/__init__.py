@@ -2,7 +2,7 @@
 
 `translate` turns a configuration into the rooms' plain arguments; `registry`, `journalling`, `backends`, `doors`,
 `searching` and `administration` each join one part; `ground`, `deciding` and `office` put parts together, and
-`service` all of it, up, anew and down again.
+`service` all of it in one process, up, anew and down again; `workers` does the same with several.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def serve(path: Path) -> int:
     Raises `zapd.errors.ConfigurationError` and other `zapd.errors.ZapdError` when it cannot start.
     """
     from zapd.app.service import Service
+    from zapd.app.workers.parent import Parent
 
     config = load(path)
     logs.configure()
@@ -33,5 +34,5 @@ def serve(path: Path) -> int:
     for warning in config.warnings:
         log.warning("unwise", what=str(warning))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(lifecycle.run(Service(config)))
+        runner.run(lifecycle.run(Service(config) if config.server.workers == 1 else Parent(config)))
     return 0

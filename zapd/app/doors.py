@@ -144,6 +144,21 @@ class Doors:
         """Use these bounds for everybody who comes from now on."""
         self.router.set_limits(net_limits(limits))
 
+    def release(self, count: int) -> None:
+        """Let so many peers go of whom no question is open, so that they come back; fewer where there are not as
+        many."""
+        idle = [
+            peer
+            for peer in self.router.peers
+            if isinstance(peer.context, EndpointPeer) and not peer.context.in_flight
+        ]
+
+        def let_go(_durable: bool) -> None:  # what was answered waits for its record, and leaves before
+            for peer in idle[:count]:
+                peer.close("another worker has fewer connections")
+
+        self._recorder.journal.when_durable(let_go)
+
     def _guard(self, section: ZapSection, name: str) -> tuple[Mechanism, Admission | None]:
         """The mechanism of a listener, and who judges those who come."""
         local = Asker(f"local:{section.listen}", section.domains)

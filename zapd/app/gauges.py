@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zapd.app.deciding import Deciding
+    from zapd.app.ground import Ground
     from zapd.app.office import Office
+    from zapd.app.workers.seat import Seat
 
 Gauge = tuple[str, str, Mapping[str, float]]
 """(name, help, {label value or "": number}). Counters end in ``_total``; a label is called ``name``."""
@@ -20,8 +23,8 @@ def gauge_of_readiness(ready: bool) -> Gauge:
 
 
 def gauges_of_deciding(deciding: Deciding) -> Iterator[Gauge]:
-    """What those count who decide, but for the decisions themselves."""
-    router, ground = deciding.doors.router, deciding.ground
+    """What those count who decide, but for the decisions themselves and their ground."""
+    router = deciding.doors.router
     counters = router.counters
     yield (
         "zapd_network_events_total",
@@ -31,25 +34,10 @@ def gauges_of_deciding(deciding: Deciding) -> Iterator[Gauge]:
     yield "zapd_peers", "Admitted connections now.", {"": len(router.peers)}
     yield "zapd_connections", "Open connections of every kind now.", {"": router.connections}
     yield "zapd_slow_questions", "Questions that wait for a backend now.", {"": deciding.endpoint.in_flight}
-    yield "zapd_hashes", "Password hashes at work or waiting now.", {"": ground.hash_pool.waiting}
-    yield (
-        "zapd_hashes_refused_total",
-        "Password hashes not begun for want of room.",
-        {"": ground.hash_pool.refused},
-    )
-    yield "zapd_journal_writable", "1 while decisions can be recorded.", {"": float(ground.journal.writable)}
-    yield "zapd_journal_backlog", "Records that are not on disk yet.", {"": ground.journal.backlog}
-    yield "zapd_journal_sequence", "The last record appended.", {"": ground.journal.sequence}
     yield (
         "zapd_journal_unrecorded_total",
         "Answers that became 300 for want of a record.",
         {"": deciding.recorder.unrecorded},
-    )
-    yield "zapd_registry_current", "1 while the registry may decide.", {"": float(ground.registry.is_current())}
-    yield (
-        "zapd_registry_staleness_seconds",
-        "Since the registry was last read to its end.",
-        {"": ground.registry.feed.staleness},
     )
     handles = [handle.health() for handle in deciding.backend_handles()]
     yield (
@@ -95,6 +83,25 @@ def gauges_of_deciding(deciding: Deciding) -> Iterator[Gauge]:
     )
 
 
+def gauges_of_ground(ground: Ground) -> Iterator[Gauge]:
+    """How registry, journal and hash pool of one process fare."""
+    yield "zapd_hashes", "Password hashes at work or waiting now.", {"": ground.hash_pool.waiting}
+    yield (
+        "zapd_hashes_refused_total",
+        "Password hashes not begun for want of room.",
+        {"": ground.hash_pool.refused},
+    )
+    yield "zapd_journal_writable", "1 while decisions can be recorded.", {"": float(ground.journal.writable)}
+    yield "zapd_journal_backlog", "Records that are not on disk yet.", {"": ground.journal.backlog}
+    yield "zapd_journal_sequence", "The last record appended.", {"": ground.journal.sequence}
+    yield "zapd_registry_current", "1 while the registry may decide.", {"": float(ground.registry.is_current())}
+    yield (
+        "zapd_registry_staleness_seconds",
+        "Since the registry was last read to its end.",
+        {"": ground.registry.feed.staleness},
+    )
+
+
 def gauges_of_office(office: Office) -> Iterator[Gauge]:
     """How the copy of the journal in SQL fares."""
     sink = office.sink
@@ -105,3 +112,56 @@ def gauges_of_office(office: Office) -> Iterator[Gauge]:
         "Records that SQL holds with another hash: somebody changed the past.",
         {"": sink.status.conflicts},
     )
+
+
+def gauges_of_workers(seats: Sequence[Seat]) -> Iterator[Gauge]:
+    """What is told of each worker by its number."""
+    by_number = {str(seat.number): seat for seat in seats}
+    yield (
+        "zapd_worker_up",
+        "1 while the worker answers.",
+        {name: float(seat.up) for name, seat in by_number.items()},
+    )
+    yield (
+        "zapd_worker_peers",
+        "Admitted connections of the worker now.",
+        {name: seat.load.peers for name, seat in by_number.items()},
+    )
+    yield (
+        "zapd_worker_replaced_total",
+        "Times that the worker ended by itself and another took its place.",
+        {name: seat.replaced for name, seat in by_number.items()},
+    )
+
+
+_JOINED: Mapping[str, Callable[[float, float], float] | None] = {
+    "zapd_journal_writable": min,
+    "zapd_registry_current": min,
+    "zapd_backend_up": min,
+    "zapd_backend_circuit_open": max,
+    "zapd_registry_staleness_seconds": max,
+    "zapd_journal_sequence": None,
+}
+"""What is no sum over processes: the worst of them, or nothing that can be said of all."""
+
+
+class Joined:
+    """Numbers of several processes as one."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[str, dict[str, float]]] = {}
+
+    def add(self, gauges: Iterable[Gauge], *, counters_only: bool = False) -> None:
+        """Take those of one more process. ``counters_only``: it is no more, but what it counted has happened."""
+        for name, text, values in gauges:
+            how = operator.add if name.endswith("_total") else _JOINED.get(name, operator.add)
+            if how is None or (counters_only and not name.endswith("_total")):
+                continue
+            here = self._found.setdefault(name, (text, {}))[1]
+            for label, value in values.items():
+                here[label] = how(here[label], value) if label in here else value
+
+    def gauges(self) -> Iterator[Gauge]:
+        """All of them together."""
+        for name, (text, values) in self._found.items():
+            yield name, text, values

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 from zapd.admin.services.changes import ChangeRoad
 from zapd.audit.checkpoint import make_head
-from zapd.audit.instance import is_instance, take_lock
+from zapd.audit.instance import is_instance
 from zapd.audit.journal import Journal
 from zapd.audit.retention import Retention
 from zapd.audit.signing import load_signing_key
@@ -46,7 +45,7 @@ async def journal_what_is_missing(road: ChangeRoad, journal: Journal, *, alone: 
     log = ChangeLog()
     rows = await road.read(lambda connection: log.unjournalled(connection, limit=_UNJOURNALLED))
     others = {row.instance for row in rows} - {"", journal.instance}
-    inherited = {other for other in others if alone or await asyncio.to_thread(_is_left, journal.directory, other)}
+    inherited = {other for other in others if alone or await asyncio.to_thread(_is_here, journal.directory, other)}
     ours = [row for row in rows if row.instance not in others or row.instance in inherited]
     if not ours:
         return 0
@@ -55,17 +54,7 @@ async def journal_what_is_missing(road: ChangeRoad, journal: Journal, *, alone: 
     return await road.journal_missing(known.__contains__, inherited=inherited)
 
 
-def _is_left(directory: Path, instance: str) -> bool:
-    """Whether that journal is one of this folder's that no process holds: it was given up for ours. What lies on
-    other machines is theirs."""
-    folder = directory / instance
-    if not is_instance(instance) or not folder.is_dir():
-        return False
-    try:
-        lock = take_lock(folder)
-    except OSError:
-        return False
-    if lock is None:
-        return False
-    os.close(lock)
-    return True
+def _is_here(directory: Path, instance: str) -> bool:
+    """Whether that journal is one of this folder's: given up for ours, or by now a worker's, which takes no
+    changes. Nobody else's is here (`zapd.server.lifecycle.hold_folder`); what lies on other machines is theirs."""
+    return is_instance(instance) and (directory / instance).is_dir()

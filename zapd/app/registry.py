@@ -27,6 +27,14 @@ log = structlog.get_logger(__name__)
 RETRY = 1.0
 """Seconds between two looks for a database that is away."""
 
+REACH = 0.5
+"""Seconds that a change which another process tells of may take while decisions go on."""
+
+PATIENCE = 2.5
+"""Seconds after which it is told that such a change is not in force."""
+
+_GLANCE = 0.05
+
 
 class Registry:
     """The database, its feed of changes, and the agents in memory."""
@@ -42,6 +50,8 @@ class Registry:
         """No other zapd uses this database."""
         # A lone process on SQLite is the only one to make changes that matter to it; a replica is not.
         self._max_staleness = None if self.alone else max_staleness
+        self._wanted = 0
+        """The last change that another process told of and that could not be read in time."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def is_current(self) -> bool:
@@ -62,6 +72,27 @@ class Registry:
             log.warning("the registry cannot be read; decisions are 300 until it can", reason=self.problem)
             self._tasks.append(asyncio.create_task(self._keep_trying(), name="zapd-registry"))
         self._tasks.append(asyncio.create_task(self.feed.run(), name="zapd-feed"))
+
+    async def reach(self, sequence: int) -> None:
+        """Bring the changes up to this one into force, for a process that another one tells of its changes.
+
+        Raises `Unavailable` when that is not done within `PATIENCE` seconds. From `REACH` seconds on nothing is
+        decided until it is.
+        """
+        trouble = "the database does not hold it yet"
+        late = asyncio.get_running_loop().call_later(REACH, self._fall_behind, sequence)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.feed.catch_up()
+        except TimeoutError:
+            trouble = f"it could not be read within {PATIENCE:g} s"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the change is not in force here
+            trouble = str(error)
+        finally:
+            late.cancel()
+        if self.feed.position < sequence:
+            self._fall_behind(sequence)
+            raise Unavailable(f"change {sequence} is not in force yet: {trouble}")
 
     async def aclose(self) -> None:
         """Stop following, and close the database."""
@@ -85,6 +116,22 @@ class Registry:
                 self.problem = str(trouble)
             else:
                 log.warning("the registry can be read again")
+
+    def _fall_behind(self, sequence: int) -> None:
+        """Decide nothing until this change is in force."""
+        self._wanted = max(self._wanted, sequence)
+        if not self.problem:
+            self.problem = f"change {sequence} is not in force yet"
+            log.warning("decisions are 300 until a change is in force", change=sequence)
+            self._tasks.append(asyncio.create_task(self._catch_up_later(), name="zapd-reach"))
+
+    async def _catch_up_later(self) -> None:
+        # The feed's own polling goes on trying, and has no event for it.
+        while self.feed.position < self._wanted:  # noqa: ASYNC110
+            await asyncio.sleep(_GLANCE)
+        self.problem = ""
+        self._tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        log.warning("every change is in force again")
 
     def _check_age(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from zapd.config import Config
@@ -42,6 +43,17 @@ def start_only(config: Config) -> dict[str, object]:
     # Other files, and other content, are taken on reload; TLS itself cannot come or go.
     found["admin.tls_cert"] = config.admin.tls_cert is not None
     return found
+
+
+def keeping_start_only(started: Config, config: Config) -> Config:
+    """``config`` with those settings as ``started`` has them: what is in force after a reload."""
+    old, new = started.sections, config.sections
+    tables = {}
+    for table, settings in _START_ONLY.items():
+        kept = {name: getattr(getattr(old, table), name) for name in settings}
+        tables[table] = getattr(new, table).model_copy(update=kept)
+    tables["database"] = tables["database"].model_copy(update={"url": old.database.url})
+    return replace(config, sections=new.model_copy(update=tables | {"zap": old.zap, "audit": old.audit}))
 
 
 def needs_restart(started: Mapping[str, object], config: Config) -> list[str]:

@@ -18,7 +18,7 @@ from zapd.admin.services.explain import Explanation, Supposed
 from zapd.admin.services.topology import BackendInfo, DomainInfo, Endpoint
 from zapd.app.deciding import Deciding
 from zapd.app.explaining import explain
-from zapd.app.gauges import Gauge, gauge_of_readiness, gauges_of_deciding, gauges_of_office
+from zapd.app.gauges import Gauge, gauge_of_readiness, gauges_of_deciding, gauges_of_ground, gauges_of_office
 from zapd.app.ground import Ground
 from zapd.app.office import Office
 from zapd.app.parts import Parts
@@ -85,6 +85,7 @@ class Service:
     def _gauges(self) -> Iterator[Gauge]:
         yield gauge_of_readiness(self.readiness().ready)
         yield from gauges_of_deciding(self._deciding)
+        yield from gauges_of_ground(self._ground)
         yield from gauges_of_office(self._office)
 
     def readiness(self) -> Readiness:

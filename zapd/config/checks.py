@@ -6,6 +6,7 @@ Each function looks at one subject and reports to `Findings`. Nothing here chang
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable
 from importlib.metadata import entry_points
@@ -42,8 +43,9 @@ def check(sections: Sections, base: Path, findings: Findings, *, files: bool) ->
         findings.warn(
             ("domain",), "there is no domain", "every question is refused until there is a [domain.NAME]"
         )
-    if sections.server.workers > 1:
-        findings.warn(("server", "workers"), "this zapd answers from one process", "write 1")
+    cores = len(os.sched_getaffinity(0))
+    if sections.server.workers > max(1, cores):
+        findings.warn(("server", "workers"), f"this machine has {cores} cores", f"write {cores} at most")
     if files:
         _check_files(sections, base, findings)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,6 +67,8 @@ class Config:
     sections: Sections
     warnings: tuple[Mistake, ...] = ()
     """What is allowed and unwise."""
+    text: str = field(default="", repr=False)
+    """What stood in the file. It may hold secrets: never show it."""
 
     @property
     def base_dir(self) -> Path:
@@ -138,14 +140,16 @@ class Config:
         return tuple(checks.rule_of(pattern, domain, self.sections) for pattern, domain in self.domain.items())
 
 
-def load(path: str | Path, *, check_files: bool = True) -> Config:
+def load(path: str | Path, *, check_files: bool = True, text: str | None = None) -> Config:
     """Read and check a configuration.
 
     Raises `InvalidConfiguration` (a `zapd.errors.ConfigurationError`) with every mistake, its line and its mend.
-    ``check_files`` False leaves the files that hold secrets alone: for whoever needs none of them.
+    ``check_files`` False leaves the files that hold secrets alone: for whoever needs none of them. ``text`` is
+    what stood in the file when somebody else read it; then the file itself is not looked at.
     """
     path = Path(path).absolute()
-    text = _read(path)
+    if text is None:
+        text = _read(path)
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -159,7 +163,7 @@ def load(path: str | Path, *, check_files: bool = True) -> Config:
         checks.check(sections, path.parent, findings, files=check_files)
     if findings.mistakes or sections is None:
         raise InvalidConfiguration(path, findings.mistakes, findings.warnings)
-    return Config(path, sections, tuple(findings.warnings))
+    return Config(path, sections, tuple(findings.warnings), text)
 
 
 def _read(path: Path) -> str:

@@ -48,9 +48,7 @@ def _ask(
     except ConfigurationError:
         return  # reported with the secret
     try:
-        made = cast(type[Backend], point.load()).from_settings(name, settings, context)
-        for setting, problem, mend in getattr(made, "warnings", ()):
-            findings.warn(("backend", name, setting), problem, mend)
+        cast(type[Backend], point.load()).from_settings(name, settings, context)
     except (ImportError, AttributeError) as error:
         findings.warn(
             ("backend", name, "type"),

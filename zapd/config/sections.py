@@ -47,7 +47,8 @@ class ServerSection(Section):
     """Where zapd keeps what it writes: the journal, SQLite's files, ipc sockets. Relative paths, those in URLs
     too, start at the folder of this file."""
     workers: Annotated[Whole, Field(ge=1, le=64)] = 1
-    """Processes that answer questions."""
+    """Processes that answer questions; with more than one a parent accepts, administers and keeps them running.
+    Each holds the registry in memory. More than there are cores gain nothing."""
     drain: Duration = 5.0
     """How long SIGTERM lets open questions finish, newcomers hearing 300, before zapd stops."""
     curve_key: Location | None = None
@@ -157,7 +158,7 @@ class BackendSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
     type: str
-    """The plugin: `sql`, `passwd`, `ldap`, or what another package offers as a `zapd.backends` entry point."""
+    """The plugin: `sql`, `passwd`, or what another package offers as a `zapd.backends` entry point."""
     deadline: Duration | None = None
     """How long it may take to answer, where that is less than the `backend_deadline` of the domain."""
     max_in_flight: Count = 256

@@ -13,8 +13,11 @@ from typing import TextIO
 import structlog
 
 
-def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> None:
-    """Send everything, structlog's and the standard library's, to ``stream`` (standard error unless given)."""
+def configure(stream: TextIO | None = None, *, level: int = logging.INFO, worker: int = 0) -> None:
+    """Send everything, structlog's and the standard library's, to ``stream`` (standard error unless given).
+
+    ``worker`` above 0 stands in every line: who of several processes says it.
+    """
     out = stream or sys.stderr
     on_terminal = out.isatty()
     shared: list[structlog.types.Processor] = [
@@ -23,6 +26,8 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> Non
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if worker:
+        shared.append(_saying("worker", worker))
     last: structlog.types.Processor
     if on_terminal:
         last = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -53,3 +58,11 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> Non
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Its warnings are what strangers say to the admin port: a line for each would be theirs to fill the log with.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def _saying(name: str, value: int) -> structlog.types.Processor:
+    def say(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        event[name] = value
+        return event
+
+    return say
