@@ -76,6 +76,7 @@ async def api(admin: Admin) -> AsyncIterator[Api]:
         domains=DomainService(lambda: [DOMAIN]),
         backends=BackendService(lambda: [BACKEND], lambda: [DOMAIN]),
         imports=admin.imports,
+        road=admin.road,
         endpoints=lambda: [Endpoint("tcp://127.0.0.1:9027", "CURVE", (SERVER_KEY,))],
         ready=lambda: made.ready,
         metrics=lambda: (b"zapd_up 1\n", "text/plain; version=0.0.4"),
@@ -224,8 +225,17 @@ async def test_pages_follow_one_another(api: Api):
         cursor, pages = page["next_cursor"], pages + 1
     assert (pages, found) == (3, sorted(set(found)))
     assert len(found) == 7
-    for wrong in ("%%%", "ä", base64.urlsafe_b64encode(b"\0").decode()):
-        _problem(await api("GET", "/v1/keys", params={"cursor": wrong}), 422, "invalid_input")
+    for wrong in ("%%%", "ä", "", base64.urlsafe_b64encode(b"\0").decode(), "A" * 22, "A" * 1000):
+        _problem(await api("GET", "/v1/keys", params={"cursor": wrong}), 400, "invalid_cursor")
+    mine = (await api("GET", "/v1/keys", params={"limit": 3})).json()["next_cursor"]
+    assert (await api("GET", "/v1/keys", params={"cursor": mine})).status_code == 200
+    for by, path, cursor in (
+        ("operator", "/v1/keys", mine),
+        ("admin", "/v1/users", mine),
+        ("admin", "/v1/keys", mine[:-1]),
+        ("admin", "/v1/keys", "A" + mine[1:]),
+    ):
+        _problem(await api("GET", path, by=by, params={"cursor": cursor}), 400, "invalid_cursor")
 
 
 _JSON = {"Content-Type": "application/json"}

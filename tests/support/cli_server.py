@@ -157,6 +157,7 @@ def _context(served: Served) -> tuple[AdminContext, Any]:
         explain=ExplainService(explain),
         domains=DomainService(domains),
         backends=BackendService(backends, domains),
+        road=road,
         imports=ImportService(road, domains=patterns, server_keys=lambda: {public_key}),
         endpoints=lambda: [
             Endpoint("tcp://*:9027", "CURVE", (public_key,)),

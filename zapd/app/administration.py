@@ -59,6 +59,7 @@ def admin_context(
         explain=ExplainService(explain),
         domains=DomainService(domains),
         backends=BackendService(backends, domains),
+        road=road,
         imports=ImportService(road, domains=patterns, server_keys=server_keys),
         endpoints=endpoints,
         ready=ready,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from zapd.admin.api.guards import SignInBrake
 from zapd.admin.services.agents import AgentService
 from zapd.admin.services.audit import AuditService
+from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService
 from zapd.admin.services.imports import ImportService
 from zapd.admin.services.keys import KeyService
@@ -41,6 +42,7 @@ class AdminContext:
     domains: DomainService
     backends: BackendService
     imports: ImportService
+    road: ChangeRoad
     endpoints: Callable[[], Sequence[Endpoint]] = tuple
     ready: Callable[[], Readiness] = lambda: Readiness(True)
     metrics: Callable[[], tuple[bytes, str]] = lambda: (b"", "text/plain; version=0.0.4; charset=utf-8")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import math
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Final
 
 from fastapi import Depends, Header, Query, Request
 
@@ -15,6 +16,9 @@ from zapd.admin.roles import Actor
 from zapd.admin.services.audit import Still
 from zapd.admin.services.tokens import digest
 from zapd.errors import InvalidInput, Unauthenticated, ZapdError
+
+_TAG: Final = 16
+"""Octets in front of a cursor that show whose it is."""
 
 
 class TooManyAttempts(ZapdError):
@@ -30,6 +34,16 @@ def _context(request: Request) -> AdminContext:
 
 
 Context = Annotated[AdminContext, Depends(_context)]
+
+
+async def authenticated(request: Request) -> tuple[AdminContext, Actor, str]:
+    """The context, the caller, and the caller's token, for what works around routes."""
+    context = _context(request)
+    return context, await _actor(request, context), _bearer(request)
+
+
+def _bearer(request: Request) -> str:
+    return request.headers.get("authorization", "").partition(" ")[2]
 
 
 async def _actor(request: Request, context: Context) -> Actor:
@@ -70,17 +84,56 @@ StillThere = Annotated[Still, Depends(_still)]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Which page."""
+    """Which page, and whose."""
 
     limit: int
     after: str
+    seal: bytes = field(repr=False)
+    """A key that only this caller has for this list: cursors of others are none here."""
+
+    def cursor(self, after: str | None) -> str | None:
+        """Where the next page begins, as the caller sees it: opaque."""
+        if after is None:
+            return None
+        return (
+            base64.urlsafe_b64encode(_tag(self.seal, after.encode()) + after.encode()).rstrip(b"=").decode("ascii")
+        )
+
+
+class InvalidCursor(ZapdError):
+    """A cursor that this caller was not given for this list."""
+
+    code = "invalid_cursor"
 
 
 def _bounds(
+    request: Request,
+    _caller: Caller,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    cursor: Annotated[
+        str | None, Query(max_length=1024, description="`next_cursor` of the page before, for the same token.")
+    ] = None,
 ) -> Bounds:
-    return Bounds(limit, "" if cursor is None else from_cursor(cursor))
+    # The token is in no table and in no answer, so nobody else can make its cursors; nothing has to be kept.
+    seal = hmac.digest(_bearer(request).encode(), b"cursor:" + request.url.path.encode(), "sha256")
+    return Bounds(limit, "" if cursor is None else _opened(cursor, seal), seal)
+
+
+def _tag(seal: bytes, after: bytes) -> bytes:
+    return hmac.digest(seal, after, "sha256")[:_TAG]
+
+
+def _opened(cursor: str, seal: bytes) -> str:
+    """What `Bounds.cursor` made. Raises `InvalidCursor`."""
+    try:
+        octets = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        if not hmac.compare_digest(octets[:_TAG], _tag(seal, octets[_TAG:])):
+            raise ValueError
+        return octets[_TAG:].decode()
+    except (binascii.Error, ValueError):
+        raise InvalidCursor(
+            "The cursor is not one that you were given for this list. Begin at its start."
+        ) from None
 
 
 Paging = Annotated[Bounds, Depends(_bounds)]
@@ -101,22 +154,6 @@ def _version(
 
 
 Version = Annotated[int | None, Depends(_version)]
-
-
-def to_cursor(after: str | None) -> str | None:
-    """Where the next page begins, as callers see it: opaque."""
-    return None if after is None else base64.urlsafe_b64encode(after.encode()).rstrip(b"=").decode("ascii")
-
-
-def from_cursor(cursor: str) -> str:
-    """What `to_cursor` made. Raises `InvalidInput`."""
-    try:
-        found = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise InvalidInput("The cursor is not one that was given out.") from None
-    if "\0" in found:  # PostgreSQL takes no NUL in text
-        raise InvalidInput("The cursor is not one that was given out.")
-    return found
 
 
 def fingerprint_path(text: str) -> str:

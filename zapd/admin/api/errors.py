@@ -21,15 +21,18 @@ from zapd.errors import ZapdError
 
 PROBLEMS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
     {
+        "invalid_cursor": (400, "Not your cursor"),
         "bad_request": (400, "Malformed request"),
         "unauthenticated": (401, "A valid token is needed"),
         "forbidden": (403, "Not allowed"),
         "not_found": (404, "Not found"),
         "method_not_allowed": (405, "Method not allowed"),
         "request_timeout": (408, "The request took too long to arrive"),
+        "idempotency_conflict": (409, "Carried out already"),
         "conflict": (409, "Conflict"),
         "precondition_failed": (412, "Changed meanwhile"),
         "too_large": (413, "Request too large"),
+        "idempotency_mismatch": (422, "Idempotency-Key of another request"),
         "import_refused": (422, "Some rows cannot go in"),
         "invalid_input": (422, "Invalid input"),
         "too_many_attempts": (429, "Too many failed attempts"),

@@ -20,6 +20,7 @@ import msgspec
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from zapd.admin.services.once import Once, current
 from zapd.audit.event import AuditEvent
 from zapd.audit.journal import JournalUnavailable
 from zapd.errors import Conflict, Unavailable
@@ -155,6 +156,9 @@ class ChangeRoad:
         ``opens``: it may widen what anybody may do. Raises `Unavailable`, `Conflict`, and what ``work``
         raises, which undoes everything. Goes on to its end although the caller is cancelled.
         """
+        once = current()
+        if once is not None:
+            work = self._once(work, once)
         await self._take_turn()
         task = asyncio.ensure_future(self._change(work, opens))
         self._under_way.add(task)
@@ -242,6 +246,19 @@ class ChangeRoad:
             return result
         finally:
             self._order.release()
+
+    def _once(
+        self, work: Callable[[Connection], Change[Result]], once: Once
+    ) -> Callable[[Connection], Change[Result]]:
+        """``work``, and in its transaction the note that its request was carried out."""
+
+        def noted(connection: Connection) -> Change[Result]:
+            change = work(connection)
+            if change.event is not None:
+                once.begin(connection, self.clock())
+            return change
+
+        return noted
 
     def _commit(
         self, work: Callable[[Connection], Change[Result]]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from zapd.admin.api.deps import Caller, Context, Paging, Version, to_cursor
+from zapd.admin.api.deps import Caller, Context, Paging, Version
+from zapd.admin.api.once import OnceRoute
 from zapd.admin.api.render import agent_out, etag
 from zapd.admin.api.schemas import AgentEnrolled, AgentIn, AgentOut, AgentRotateIn, Page
 from zapd.admin.services.agents import NewAgent
@@ -15,7 +16,7 @@ from zapd.store import rules
 from zapd.store.agents import AgentRecord
 from zapd.zmtp.keys import decode_public_key, encode_key
 
-router = APIRouter(prefix="/agents", tags=["agents"])
+router = APIRouter(prefix="/agents", tags=["agents"], route_class=OnceRoute)
 
 AgentName = Annotated[str, Path(min_length=1, max_length=255)]
 
@@ -24,7 +25,7 @@ AgentName = Annotated[str, Path(min_length=1, max_length=255)]
 async def list_agents(context: Context, caller: Caller, page: Paging) -> Page[AgentOut]:
     """Enrolled agents, in the order of their names."""
     found = await context.agents.list(caller, after=page.after, limit=page.limit)
-    return Page(items=[agent_out(record) for record in found.items], next_cursor=to_cursor(found.after))
+    return Page(items=[agent_out(record) for record in found.items], next_cursor=page.cursor(found.after))
 
 
 @router.post("", status_code=201)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from zapd.admin.api.deps import Caller, Context, Paging, Version, fingerprint_path, to_cursor
+from zapd.admin.api.deps import Caller, Context, Paging, Version, fingerprint_path
+from zapd.admin.api.once import OnceRoute
 from zapd.admin.api.patch import named, no_nul
 from zapd.admin.api.render import etag, key_out
 from zapd.admin.api.schemas import KeyIn, KeyOut, KeyPatch, KeyState, Page, ReasonIn, RotatedOut, RotateIn
@@ -18,7 +19,7 @@ from zapd.store import keys as store
 from zapd.zmtp.keys import decode_public_key
 from zapd.zmtp.keys import fingerprint as mark_of
 
-router = APIRouter(prefix="/keys", tags=["keys"])
+router = APIRouter(prefix="/keys", tags=["keys"], route_class=OnceRoute)
 
 _MAY_BE_NULL = frozenset({"not_before", "expires"})
 
@@ -43,7 +44,7 @@ async def list_keys(
         limit=page.limit,
     )
     items = await _with_usage(context, caller, found.items) if usage else [key_out(each) for each in found.items]
-    return Page(items=items, next_cursor=to_cursor(found.after))
+    return Page(items=items, next_cursor=page.cursor(found.after))
 
 
 @router.post("", status_code=201)

@@ -6,20 +6,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from zapd.admin.api.deps import Caller, Context, Paging, to_cursor
+from zapd.admin.api.deps import Caller, Context, Paging
+from zapd.admin.api.once import SecretOnceRoute
 from zapd.admin.api.render import token_out
 from zapd.admin.api.schemas import Page, TokenCreated, TokenIn, TokenOut
 from zapd.admin.roles import Role
 from zapd.store import rules
 
-router = APIRouter(prefix="/tokens", tags=["tokens"])
+router = APIRouter(prefix="/tokens", tags=["tokens"], route_class=SecretOnceRoute)
 
 
 @router.get("")
 async def list_tokens(context: Context, caller: Caller, page: Paging) -> Page[TokenOut]:
     """Admin tokens, without the tokens."""
     found = await context.tokens.list(caller, after=page.after, limit=page.limit)
-    return Page(items=[token_out(record) for record in found.items], next_cursor=to_cursor(found.after))
+    return Page(items=[token_out(record) for record in found.items], next_cursor=page.cursor(found.after))
 
 
 @router.post("", status_code=201)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from zapd.admin.api.deps import Caller, Context, Paging, Version, to_cursor
+from zapd.admin.api.deps import Caller, Context, Paging, Version
+from zapd.admin.api.once import OnceRoute
 from zapd.admin.api.patch import named, no_nul
 from zapd.admin.api.render import etag, user_out
 from zapd.admin.api.schemas import Page, PasswordIn, UserIn, UserOut, UserPatch, UserState
@@ -14,7 +15,7 @@ from zapd.admin.services.users import NewUser, UserChange
 from zapd.store import rules
 from zapd.store import users as store
 
-router = APIRouter(prefix="/users", tags=["users"])
+router = APIRouter(prefix="/users", tags=["users"], route_class=OnceRoute)
 
 UserName = Annotated[str, Path(min_length=1, max_length=255)]
 """May hold slashes, so the routes take the rest of the path."""
@@ -36,7 +37,7 @@ async def list_users(
         after=page.after,
         limit=page.limit,
     )
-    return Page(items=[user_out(record) for record in found.items], next_cursor=to_cursor(found.after))
+    return Page(items=[user_out(record) for record in found.items], next_cursor=page.cursor(found.after))
 
 
 @router.post("", status_code=201)
