@@ -6,13 +6,15 @@ are not comparable. The server, with all its threads and processes, has the firs
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
-from bench import handshakes, latency, link, machine, plain, questions, workers
+from bench import bulkhead, flat, flood, handshakes, latency, link, machine, plain, questions, shapes, workers
 from bench.options import Options, parser
 
-ALL = {each.NAME: each for each in (questions, plain, latency, link, handshakes, workers)}
+PARTS = (questions, shapes, plain, flat, latency, bulkhead, link, handshakes, flood, workers)
+ALL = {each.NAME: each for each in PARTS}
 """In the order in which ``all`` runs them."""
 
 
@@ -23,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(ALL)}, all", file=sys.stderr)
         return 2
+    # As an error would: whatever was started is stopped, and the folder goes.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     options = Options.of(read)
     for name, text in machine.describe(options.cores).items():
         print(f"{name}: {text}")

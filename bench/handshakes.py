@@ -96,8 +96,8 @@ def run(options: Options) -> None:
     title = (
         f"Handshakes from 16 client threads, medians of {rounds} rounds of {seconds:g} s; everybody was let in."
     )
-    report.show(NAME, title, rows)
-    report.save(NAME, options.cores, {"rounds": rounds, "seconds": seconds, "peers": data})
+    report.show(options, NAME, title, rows)
+    report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "peers": data})
 
 
 def _rows(running: Sequence[Running]) -> list[list[str]]:

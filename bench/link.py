@@ -57,5 +57,5 @@ def run(options: Options) -> None:
             f"CURVE questions from {keys:,} keys over CURVE, {options.in_flight} in flight on "
             f"{options.connections} connection(s), medians of {rounds} rounds of {seconds:g} s."
         )
-        report.show(NAME, title, rows)
-        report.save(NAME, options.cores, {"rounds": rounds, "seconds": seconds, "peers": as_data(running)})
+        report.show(options, NAME, title, rows)
+        report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "peers": as_data(running)})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.machine import Cores, pick_cores
+from bench.peers import OUT
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Options:
     connections: int
     mixed: bool
     only: tuple[str, ...]
+    markdown: bool
+    out: Path
     cores: Cores
 
     @classmethod
@@ -33,6 +37,8 @@ class Options:
             read.connections,
             read.mixed,
             tuple(read.only or ()),
+            read.markdown,
+            read.out,
             pick_cores(read.unpinned),
         )
 
@@ -54,4 +60,6 @@ def parser(names: list[str]) -> argparse.ArgumentParser:
     made.add_argument("--mixed", action="store_true", help="ask about several domains, from several addresses")
     made.add_argument("--unpinned", action="store_true", help="let server and load use every core")
     made.add_argument("--only", action="append", metavar="NAME", help="measure this peer alone; may be repeated")
+    made.add_argument("--markdown", action="store_true", help="print tables as docs/performance.md has them")
+    made.add_argument("--out", type=Path, default=OUT, help="where results go as JSON (bench/out)")
     return made

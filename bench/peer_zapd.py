@@ -44,13 +44,13 @@ durability = "{durability}"
 head = "file:heads"
 [backend.keys]
 type = "sql"
+cache_good = "1h"
 """
 _DOMAIN = """
 [domain."{domain}"]
 mechanisms = ["CURVE", "PLAIN"]
 backends = ["keys"]
 allow = ["127.0.0.0/8", "10.0.0.0/8", "192.168.0.0/16", "192.0.2.0/24", "2001:db8::/32", "::1/128"]
-cache_good = "1h"
 """
 
 
@@ -61,17 +61,19 @@ def zapd_peer(
     link: str = "NULL",
     extra: str = "",
     users: bool = False,
+    domains: tuple[str, ...] = (),
     more: Callable[[Site], None] | None = None,
     **changes: object,
 ) -> Peer:
     """zapd with this ``[audit] durability`` and this mechanism on the link, its clients enrolled.
 
-    ``extra`` is put behind the configuration; ``users`` registers PLAIN users; ``more`` prepares further.
+    ``extra`` is put behind the configuration, and its ``domains`` may be asked about without an agent's identity;
+    ``users`` registers PLAIN users; ``more`` prepares further.
     """
 
     def prepare(site: Site) -> None:
         made = initialize(site.folder / "zapd")
-        write_configuration(site, durability, link, extra)
+        write_configuration(site, durability, link, extra, domains)
         engine = open_engine("sqlite:///data/zapd.db", site.folder / "zapd")
         with writing(engine) as connection:
             _register_keys(connection, site)
@@ -96,8 +98,10 @@ def zapd_peer(
     return Peer(name or f"zapd, {durability}", about, prepare=prepare, **fields)  # type: ignore[arg-type]
 
 
-def write_configuration(site: Site, durability: str, link: str, extra: str = "") -> None:
-    names = ", ".join(f'"{domain}"' for domain in DOMAINS)
+def write_configuration(
+    site: Site, durability: str, link: str, extra: str = "", domains: tuple[str, ...] = ()
+) -> None:
+    names = ", ".join(f'"{domain}"' for domain in (*DOMAINS, *domains))
     text = _CONFIGURATION.format(
         endpoint=site.endpoint,
         link=link,

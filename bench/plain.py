@@ -51,11 +51,11 @@ def run(options: Options) -> None:
         f"keys, {options.in_flight} in flight on {options.connections} connection(s), medians of {rounds} rounds "
         f"of {seconds:g} s."
     )
-    report.show(NAME, title, rows)
+    report.show(options, NAME, title, rows)
     data = as_data(running)
     for name, its_rounds in plain.items():
         data[name]["plain_rounds"] = its_rounds
-    report.save(NAME, options.cores, {"rounds": rounds, "seconds": seconds, "peers": data})
+    report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "peers": data})
 
 
 def fill_cache(endpoint: str) -> None:

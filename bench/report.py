@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.machine import Cores
-from bench.peers import OUT
+from bench.options import Options
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -22,18 +22,28 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def show(name: str, title: str, rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The same for docs/performance.md."""
+    head, *others = rows
+    lines = [head, ["---", *("---:" for _ in head[1:])], *others]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def show(
+    options: Options, name: str, title: str, rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
+) -> None:
     """Print one result."""
-    print(
-        "\n".join(["", f"== {name} ==", title, "", table(rows), *(["", *notes] if notes else []), ""]), flush=True
-    )
+    drawn = markdown(rows) if options.markdown else table(rows)
+    print("\n".join(["", f"== {name} ==", title, "", drawn, *(["", *notes] if notes else []), ""]), flush=True)
 
 
-def save(name: str, cores: Cores, data: dict[str, Any]) -> None:
-    """Keep a result as ``bench/out/NAME.json``, with what it was measured on."""
-    OUT.mkdir(exist_ok=True)
-    text = json.dumps({**machine.describe(cores), **data}, indent=2, default=str)
-    (OUT / f"{name}.json").write_text(text + "\n")
+def save(name: str, options: Options, data: dict[str, Any]) -> Path:
+    """Keep a result as ``NAME.json`` (in ``bench/out`` unless told otherwise), with what it was measured on."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{name}.json"
+    text = json.dumps({**machine.describe(options.cores), **data}, indent=2, default=str)
+    path.write_text(text + "\n")
+    return path
 
 
 def span(low: float, high: float) -> str:

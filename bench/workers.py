@@ -7,6 +7,7 @@ and each finds the caches full of the other's: an answer costs half as much agai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench import machine, report
 from bench.asking import ask, chosen
@@ -40,10 +41,14 @@ def run(options: Options) -> None:
             f"connections, medians of {rounds} rounds of {seconds:g} s, nothing pinned. CPU is that of all of "
             "zapd's processes but the SQL copy's."
         )
-        report.show(NAME, title, _rows(running))
+        report.show(options, NAME, title, _rows(running))
         rows = [["", "resident"], *([name, ", ".join(sizes)] for name, sizes in held.items())]
-        report.show(f"{NAME}: memory", "The first process, then its workers; without the SQL copy's.", rows)
-        report.save(NAME, cores, {"rounds": rounds, "seconds": seconds, "peers": as_data(running)})
+        report.show(
+            options, f"{NAME}: memory", "The first process, then its workers; without the SQL copy's.", rows
+        )
+        report.save(
+            NAME, replace(options, cores=cores), {"rounds": rounds, "seconds": seconds, "peers": as_data(running)}
+        )
 
 
 def _peer(durability: str, workers: int) -> Peer:

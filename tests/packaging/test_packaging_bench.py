@@ -10,9 +10,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import zmq
+
+from bench.chart import draw
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("bench")
@@ -144,21 +147,22 @@ def test_the_generator_insists_on_200(loadgen: Path, answerer: Answerer, keys: P
 
 
 @pytest.mark.parametrize(
-    ("part", "peers"),
+    ("parts", "peers"),
     [
-        ("questions", ["pyzmq REP", "zapd, relaxed"]),
-        ("curve-link", ["C ROUTER, CURVE", "zapd, off, CURVE"]),
-        ("handshakes", ["libzmq, C handler, CURVE", "zapd, relaxed, NULL"]),
+        (["questions", "plain", "flat", "bulkhead"], ["zapd, relaxed"]),
+        (["shapes", "latency"], ["C ROUTER"]),
+        (["curve-link"], ["C ROUTER, CURVE", "zapd, off, CURVE"]),
+        (["handshakes", "flood"], ["libzmq, C handler, CURVE", "zapd, relaxed, NULL"]),
     ],
 )
-def test_each_part_prints_its_table(part: str, peers: list[str]) -> None:
-    """A short run of a part ends with the machine, a table that names each peer, and no error."""
+def test_each_part_prints_its_table(parts: list[str], peers: list[str], tmp_path: Path) -> None:
+    """A short run of each part ends with a table that names its peers, its figures as JSON, and no error."""
     need("libsodium", "libzmq")
     options = ["--rounds", "1", "--seconds", "0.1", "--warmup", "0.05", "--keys", "10", "--unpinned"]
     for peer in peers:
         options += ["--only", peer]
     done = subprocess.run(
-        [sys.executable, "-m", "bench", part, *options],
+        [sys.executable, "-m", "bench", *parts, *options, "--out", tmp_path],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -166,6 +170,24 @@ def test_each_part_prints_its_table(part: str, peers: list[str]) -> None:
         timeout=110,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"== {part} ==" in done.stdout
+    for part in parts:
+        assert f"== {part} ==" in done.stdout
+        assert json.loads((tmp_path / f"{part}.json").read_text())["peers"]
     for peer in peers:
-        assert f"\n{peer} " in done.stdout
+        assert f"\n{peer}" in done.stdout
+
+
+def test_the_chart_is_drawn_of_what_was_measured() -> None:
+    """Every peer of a result has its bar and its figure, and what comes out is well-formed XML."""
+    rounds = [{"rate": 1000.0, "server_cpu": 0.5}, {"rate": 3000.0, "server_cpu": 1.0}]
+    result = {
+        "peers": {"a <peer>": {"rounds": rounds}, "zapd, strict": {"rounds": rounds[:1]}},
+        "keys": 10,
+        "in_flight": 128,
+        "rounds": 2,
+        "seconds": 3.0,
+        "machine": "a machine",
+    }
+    drawing = ElementTree.fromstring(draw(result))
+    words = [text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"a <peer>", "zapd, strict", "2,000", "1,000", "a machine"} <= set(words)
