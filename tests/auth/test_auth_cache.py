@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.auth_scene import knowing_ada, plain, rule, scene
 
+from zapd.auth.authority import Authority
 from zapd.auth.backend import Outcome, Principal, Question, Verdict
 from zapd.auth.cache import DecisionCache
 from zapd.auth.decision import Decision
+from zapd.auth.gate import Keeping
 from zapd.auth.memo import Memo
 from zapd.auth.policy import Link, Policy
-from zapd.testing import FakeBackend
+from zapd.testing import FakeBackend, started
 from zapd.zap import REFUSED, Asker
 
 NO = Decision(REFUSED, "no")
@@ -88,6 +90,46 @@ async def test_a_no_is_remembered_too_and_shorter():
     for _ in range(2):
         assert not (await world.ask(plain(password=b"wrong"))).cached
         assert not (await world.ask(plain())).cached
+
+
+@pytest.mark.parametrize(
+    ("backends", "domain", "good", "bad"),
+    [
+        ((Keeping(),), {}, 10.0, 2.0),
+        ((Keeping(cache_good=60.0, cache_bad=7.0),), {}, 60.0, 7.0),
+        ((Keeping(cache_good=60.0, cache_bad=7.0),), {"cache_good": 5.0, "cache_bad": 0.0}, 5.0, 0.0),
+        ((Keeping(cache_good=1.0, cache_bad=1.0),), {"cache_good": 5.0, "cache_bad": 5.0}, 1.0, 1.0),
+        ((Keeping(cache_good=3.0, cache_bad=9.0), Keeping(cache_good=60.0, cache_bad=4.0)), {}, 3.0, 4.0),
+    ],
+)
+async def test_each_backend_says_how_long(backends, domain, good, bad, monkeypatch):
+    """Yes and no each have their time: that of the backends that had to wait, and a domain can only shorten it."""
+    kept: list[float] = []
+    names = [f"b{number}" for number in range(len(backends))]
+    handles = {
+        name: await started(FakeBackend(delay=0.001), name, keeping=keeping)
+        for name, keeping in zip(names, backends, strict=True)
+    }
+    handles[names[-1]].backend.users["ada"] = b"lovelace"
+    authority = Authority(Policy((rule("lab", *names, **domain),)), handles)
+    put = authority.cache.put
+    monkeypatch.setattr(
+        authority.cache,
+        "put",
+        lambda key, decision, seconds, g: (kept.append(seconds), put(key, decision, seconds, g)),
+    )
+    await authority.decide(plain())
+    await authority.decide(plain(password=b"byron"))
+    assert kept == [good, bad]
+
+
+async def test_a_memory_of_one_is_never_the_others():
+    """Right and wrong of the same user in turns: each hears its own, from memory and from the backend."""
+    world = await scene(keys=slow())
+    for _ in range(3):
+        assert (await world.ask(plain())).status == 200
+        assert (await world.ask(plain(password=b"byron"))).status == 400
+    assert len(world.backends["keys"].asked) == 2
 
 
 async def test_nothing_is_remembered_past_its_own_end():

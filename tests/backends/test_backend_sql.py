@@ -1,11 +1,12 @@
 """The ``sql`` backend: right answers from memory, and changes in force at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import argon2
 import pytest
 import pytest_asyncio
 from sqlalchemy import Engine, text
@@ -18,14 +19,17 @@ from zapd.auth.admission import card_of
 from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Principal, Question, Verdict
 from zapd.auth.hashing import HashPool
 from zapd.errors import ConfigurationError, Unavailable
+from zapd.store import schema
 from zapd.store.changes import ChangeLog
-from zapd.store.engine import writing
+from zapd.store.engine import open_engine, writing
 from zapd.store.feed import ChangeFeed
 from zapd.store.keys import KeyRecord, KeyRegistry, KeyState
 from zapd.store.users import UserRecord, UserRegistry, UserState
+from zapd.testing import BackendContract, ask
 from zapd.zmtp.keys import fingerprint
 
 NOW = MOMENT.timestamp()
+KEY = bytes(range(32))
 
 
 class Harness:
@@ -101,6 +105,63 @@ async def harness(engine: Engine) -> AsyncIterator[Harness]:
     yield made
     await made.backend.aclose()
     await made.pool.aclose()
+
+
+class TestSqlUsers(BackendContract):
+    """The contract of every backend, for passwords."""
+
+    engine: Engine
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def registry(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        """One for all: the contract's tests change nothing in it."""
+        folder = tmp_path_factory.mktemp("registry")
+        engine = cls.engine = open_engine(f"sqlite:///{folder}/zapd.db", folder, create=True)
+        schema.upgrade(engine)
+        stored = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("lovelace")
+        with writing(engine) as connection:
+            for name, state in (("ada", UserState.ENABLED), ("bob", UserState.DISABLED)):
+                user = UserRecord(name, stored, state, ("*",), (), (), None, MOMENT, MOMENT)
+                UserRegistry().add(connection, user)
+            KeyRegistry().add(connection, key_record(KEY))
+        yield
+        engine.dispose()
+
+    async def make(self, context):
+        whole = replace(context, database=self.engine, feed=None)
+        return SqlBackend.from_settings("keys", {}, whole)
+
+    def accepted(self):
+        return ask("ada", b"lovelace")
+
+    def rejected(self):
+        return ask("ada", b"byron")
+
+    def unknown(self):
+        return ask("eve", b"lovelace")
+
+    def barred(self):
+        return ask("bob", b"lovelace")
+
+
+class TestSqlKeys(TestSqlUsers):
+    """The same for keys, which memory answers."""
+
+    def accepted(self):
+        return ask(key=KEY)
+
+    def rejected(self):
+        return None
+
+    def unknown(self):
+        return ask(key=bytes(reversed(KEY)))
+
+    def barred(self):
+        return None
+
+    def from_memory(self):
+        return ask(key=KEY)
 
 
 async def test_an_active_key_is_accepted_with_all_that_is_known(harness: Harness):

@@ -144,8 +144,11 @@ class Chain:
                     except BaseException:
                         gate.circuit.undecided(probe=probe)  # our asker gave up
                         raise
-                verdict = _sound(handle, verdict, question)
-                _judge(step, verdict, question, probe=probe)
+                outcome = verdict.outcome if verdict.__class__ is Verdict else None
+                if outcome.__class__ is not Outcome or (outcome is _ACCEPT and verdict.principal is None):
+                    verdict = _unsound(handle, verdict, question)
+                if verdict.outcome is _UNAVAILABLE or not gate.circuit.is_clean:
+                    _judge(step, verdict, question, probe=probe)
             after = perf_counter()
             elapsed = after - before
             before = after
@@ -218,14 +221,12 @@ class Chain:
         return task.result() if error is None else _failed(handle, error, question)
 
 
-def _sound(handle: BackendHandle, verdict: Verdict, question: Question) -> Verdict:
-    """The verdict, if it is one that says what it must."""
-    if verdict.__class__ is not Verdict or verdict.outcome.__class__ is not Outcome:
-        odd = TypeError(f"answered with a {type(verdict).__name__}, not a sound Verdict")
-        return _failed(handle, odd, question)
-    if verdict.outcome is _ACCEPT and verdict.principal is None:
+def _unsound(handle: BackendHandle, verdict: object, question: Question) -> Verdict:
+    """What it means that a backend's answer does not say what a verdict must."""
+    if isinstance(verdict, Verdict) and isinstance(verdict.outcome, Outcome):
         return _failed(handle, ValueError("accepted without saying whom"), question)
-    return verdict
+    odd = TypeError(f"answered with a {type(verdict).__name__}, not a sound Verdict")
+    return _failed(handle, odd, question)
 
 
 def _judge(step: Step, verdict: Verdict, question: Question, *, probe: bool) -> None:

@@ -29,7 +29,7 @@ class CircuitState(StrEnum):
 class Circuit:
     """Opens after ``failures`` in a row (0: never), and lets a probe through every ``pause`` seconds."""
 
-    __slots__ = ("_clock", "_failed", "_failures", "_next", "_pause", "_probing", "is_open", "opened")
+    __slots__ = ("_clock", "_failed", "_failures", "_next", "_pause", "_probing", "is_clean", "is_open", "opened")
 
     def __init__(self, failures: int, pause: float, clock: Callable[[], float] = monotonic) -> None:
         self._failures = failures
@@ -40,6 +40,8 @@ class Circuit:
         self._probing = False
         self.is_open = False
         """Open or half open: ask `probe` before asking the backend."""
+        self.is_clean = True
+        """Nothing failed since something succeeded: another success changes nothing."""
         self.opened = 0
         """How often it opened."""
 
@@ -61,6 +63,7 @@ class Circuit:
     def succeeded(self) -> bool:
         """The backend answered; whether that closed the circuit."""
         self._failed = 0
+        self.is_clean = True
         closed, self.is_open, self._probing = self.is_open, False, False
         return closed
 
@@ -70,6 +73,7 @@ class Circuit:
             self._probing = False
         if self.is_open:
             return False
+        self.is_clean = False
         self._failed += 1
         if not self._failures or self._failed < self._failures:
             return False
