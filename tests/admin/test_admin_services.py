@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, text
+from support.audit_quiet import QuietCopy, QuietJournals
 from support.store_admin import *  # noqa: F403
 from support.store_admin import ADMIN, LIMITED, OPERATOR, SERVER_KEY, VIEWER, Admin, FakeJournal, make_admin
 from support.store_fixtures import *  # noqa: F403
@@ -185,7 +186,11 @@ async def test_no_secret_is_in_any_event(admin: Admin):
 
 def _operations(admin: Admin) -> dict[Operation, list[Callable[[Actor], Awaitable[object]]]]:
     explain = ExplainService(_explained)
-    audit = AuditService(_nothing_found)
+    audit = AuditService(_nothing_found, copy=QuietCopy(), journals=QuietJournals())
+
+    async def nobody() -> Actor:
+        raise Unauthenticated("gone")
+
     return {
         Operation.READ_KEYS: [lambda a: admin.keys.list(a), lambda a: admin.keys.show(a, "x" * 43)],
         Operation.CHANGE_KEYS: [
@@ -216,7 +221,12 @@ def _operations(admin: Admin) -> dict[Operation, list[Callable[[Actor], Awaitabl
         ],
         Operation.READ_DOMAINS: [lambda a: DomainService(list).list(a)],
         Operation.READ_BACKENDS: [lambda a: BackendService(list, list).list(a)],
-        Operation.READ_AUDIT: [lambda a: audit.search(a, AuditFilter())],
+        Operation.READ_AUDIT: [
+            lambda a: audit.search(a, AuditFilter()),
+            lambda a: audit.follow(a, AuditFilter(), nobody),
+            lambda a: audit.export(a, AuditFilter(), nobody),
+        ],
+        Operation.VERIFY_AUDIT: [lambda a: audit.verify(a)],
         Operation.EXPLAIN: [lambda a: explain.explain(a, Supposed("d", "NULL", "10.0.0.1"))],
     }
 

@@ -98,7 +98,7 @@ def test_every_bound_arrives_where_it_is_kept() -> None:
         *("plan_deadline", "backend_deadline"),  # the rules of each domain
         "agent_deadline",  # the order of times alone
         *("max_in_flight_per_agent", "max_in_flight", "hash_workers", "hash_waiting"),  # service's own arguments
-        "audit_followers",  # the admin API's
+        *("audit_followers", "audit_exports"),  # the admin API's
     }
     usual = LimitsSection()
     for name in set(LimitsSection.model_fields) - asked_elsewhere:

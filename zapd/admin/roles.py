@@ -34,6 +34,7 @@ class Operation(StrEnum):
     READ_DOMAINS = "domains.read"
     READ_BACKENDS = "backends.read"
     READ_AUDIT = "audit.read"
+    VERIFY_AUDIT = "audit.verify"
     EXPLAIN = "explain"
     READ_TOKENS = "tokens.read"
     CHANGE_TOKENS = "tokens.change"
@@ -53,6 +54,7 @@ _OPERATOR: Final = _VIEWER | {
     Operation.CHANGE_KEYS,
     Operation.CHANGE_USERS,
     Operation.CHANGE_AGENTS,
+    Operation.VERIFY_AUDIT,
     Operation.EXPLAIN,
 }
 

@@ -15,6 +15,7 @@ from zapd.admin.services.changes import ChangeRoad, Feed
 from zapd.admin.services.explain import Explanation, Supposed
 from zapd.admin.services.topology import BackendInfo, DomainInfo, Endpoint
 from zapd.app.administration import AdminServer, admin_context
+from zapd.app.errands import Errands
 from zapd.app.ground import Ground
 from zapd.app.journalling import journal_what_is_missing
 from zapd.app.parts import Parts
@@ -88,7 +89,9 @@ class Office:
             audit=AuditService(
                 self.searching.search,
                 copy=self.searching if config.audit.durability != "off" else None,
+                journals=Errands(config) if config.audit.durability != "off" else None,
                 followers=config.limits.audit_followers,
+                exports=config.limits.audit_exports,
             ),
             ready=deciders.readiness,
             metrics=lambda: (deciders.metrics(), _METRICS_TYPE),

@@ -22,11 +22,12 @@ from zapd.audit.checkpoint import CHECKPOINTS, read_checkpoints
 from zapd.audit.event import Tag
 from zapd.audit.instance import is_instance, list_instances
 from zapd.audit.report import InstanceReport, Kind, Problem, Report
-from zapd.audit.segment import list_segments, read_lines
+from zapd.audit.segment import LONGEST, list_segments, read_lines
 from zapd.audit.signing import is_signed_by
 from zapd.audit.stub import STUB, read_stub
 from zapd.audit.walk import Line, Walk, walk
 from zapd.audit.witness import Trust, Witness
+from zapd.errors import InvalidInput
 
 
 class _First(msgspec.Struct):
@@ -65,7 +66,16 @@ def verify(directory: Path, public_key: bytes | None = None, heads: Sequence[Pat
 
 
 def verify_export(path: Path, public_key: bytes | None = None, heads: Sequence[Path] = ()) -> Report:
-    """Check an exported range: JSONL as `zapd.audit.export` writes it, or whole lines of one segment."""
+    """Check an exported range: JSONL as `zapd.audit.export` writes it, or whole lines of one segment.
+
+    Raises `InvalidInput` for an export that is a selection.
+    """
+    with path.open("rb") as file:
+        if file.readline(LONGEST).startswith((b'{"kind":"selection"', b"time,instance,sequence,")):
+            raise InvalidInput(
+                f"{path} is a selection, and what was left out cannot be told from what was taken away: "
+                "export a whole range as JSONL to verify it."
+            )
     outside = _Outside({head: head.stat().st_size for head in heads if head.exists()})
     reports: list[InstanceReport] = []
     problems: list[Problem] = []

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
+from zapd.cli.audit_export import export
 from zapd.cli.audit_filters import COLUMNS, filters, query_of, row_of
 from zapd.cli.audit_tail import tail
 from zapd.cli.options import Settings, common_options, local_options, pass_settings
 from zapd.cli.output import print_json, print_rows, say
-from zapd.errors import ConfigurationError, NotFound, Unavailable
+from zapd.errors import NotFound, Unavailable
 
 
 @click.group("audit")
@@ -21,6 +22,7 @@ def command() -> None:
 
 
 command.add_command(tail)
+command.add_command(export)
 
 
 @command.command("list")
@@ -65,6 +67,7 @@ def verify(settings: Settings, path: Path | None, key: str | None, heads: tuple[
     PATH is a journal's folder or an exported file; the configuration's own journal unless named. Works beside a
     running server and without one. Ends with 1 when anything is wrong.
     """
+    from zapd.audit.beside import head_file, public_key_of
     from zapd.audit.signing import parse_public_key
     from zapd.audit.verify import verify as verify_journal
     from zapd.audit.verify import verify_export
@@ -77,7 +80,7 @@ def verify(settings: Settings, path: Path | None, key: str | None, heads: tuple[
         path = config.journal_dir
         if not path.is_dir():
             raise NotFound(f"There is no journal at {path}: nothing has been recorded yet, or data_dir is wrong.")
-        public_key = public_key or _key_beside(config.journal_key_file)
+        public_key = public_key or public_key_of(config.journal_key_file)
         head = head_file(config.audit.head, config.base_dir)
         found += [head] if head is not None else []
     try:
@@ -92,18 +95,3 @@ def verify(settings: Settings, path: Path | None, key: str | None, heads: tuple[
         if key is None and public_key is not None:
             say("Checkpoints were checked with the key beside the journal; --key names one kept elsewhere.")
     return 0 if report.ok else 1
-
-
-def head_file(head: str, base: Path) -> Path | None:
-    """The file that the configuration's checkpoints go to, where it is one."""
-    return base / head.removeprefix("file:") if head.startswith("file:") else None
-
-
-def _key_beside(path: Path) -> bytes | None:
-    """The public half of the signing key on this machine; None where it cannot be read."""
-    from zapd.audit.signing import load_signing_key, parse_public_key, public_text
-
-    try:
-        return parse_public_key(public_text(load_signing_key(path)))
-    except ConfigurationError:
-        return None

@@ -46,11 +46,15 @@ class NewFile:
 
     def publish(self, text: str | Iterable[str]) -> None:
         """Write ``text``, or its pieces, and give the file its name. Raises `Conflict` when somebody took it."""
+        self.publish_pieces(piece.encode() for piece in ((text,) if isinstance(text, str) else text))
+
+    def publish_pieces(self, pieces: Iterable[bytes]) -> None:
+        """The same with octets. What the pieces raise leaves no file behind."""
         if self._temporary is None:
             raise InvalidInput(f"{self.path} was not prepared.")
         try:
-            with os.fdopen(self._descriptor, "w", encoding="utf-8", newline="", closefd=False) as file:
-                for piece in (text,) if isinstance(text, str) else text:
+            with os.fdopen(self._descriptor, "wb", closefd=False) as file:
+                for piece in pieces:
                     file.write(piece)
                 file.flush()
                 os.fchmod(self._descriptor, self._mode)

@@ -104,3 +104,5 @@ class LimitsSection(BaseModel):
 
     audit_followers: Count = 16
     """Callers of the admin API that follow the record at one time; one more gets 503."""
+    audit_exports: Count = 2
+    """Exports of the record at one time; one more gets 503."""

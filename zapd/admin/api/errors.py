@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from zapd.admin.api.schemas import FieldProblem, Problem
+from zapd.admin.api.streaming import BrokenOff
 from zapd.admin.services.importing import ImportRefused
 from zapd.errors import ZapdError
 
@@ -110,5 +111,8 @@ async def _http(_request: Request, error: Exception) -> Response:
 async def _bug(request: Request, error: Exception) -> Response:
     # The path's template, not the path: names may stand in it. The traceback shows code, not values.
     route = getattr(request.scope.get("route"), "path", "?")
+    if isinstance(error, BrokenOff):
+        _log.warning("an answer to %s %s was broken off: %s", request.method, route, error)
+        return problem_response("unavailable")
     _log.error("a bug in %s %s: %s", request.method, route, type(error).__name__, exc_info=error)
     return problem_response("error", "This is a bug of zapd's; its log says more.")

@@ -14,6 +14,13 @@ from contextlib import aclosing
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from zapd.errors import ZapdError
+
+
+class BrokenOff(Exception):
+    """An answer under way that cannot go on: the connection breaks off, since nothing else would tell the caller
+    that this was not all."""
+
 
 class Streamed(Response):
     """The pieces of ``pieces``; ``close`` is called at the end, however it comes."""
@@ -54,7 +61,10 @@ class Streamed(Response):
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
-                await sending
+                try:
+                    await sending
+                except ZapdError as trouble:
+                    raise BrokenOff(str(trouble)) from None
             return not gone.done()
         finally:
             for task in tasks:

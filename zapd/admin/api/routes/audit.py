@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
@@ -10,6 +10,7 @@ from pydantic import AwareDatetime
 
 from zapd.admin.api.deps import Caller, Context, StillThere, fingerprint_path
 from zapd.admin.api.events import EVENTS, EventStream, events
+from zapd.admin.api.exports import EXPORTED, Records, VerifyOut
 from zapd.admin.api.patch import no_nul
 from zapd.admin.api.schemas import AuditOut, Page
 from zapd.admin.api.streaming import Streamed
@@ -79,6 +80,42 @@ async def follow_audit(
         close=follower.close,
         stopping=context.stopping,
     )
+
+
+@router.get("/export", response_class=Records, responses=EXPORTED)
+async def export_audit(
+    context: Context,
+    caller: Caller,
+    still: StillThere,
+    wanted: Wanted,
+    format: Literal["jsonl", "csv"] = "jsonl",
+    instance: Annotated[str, Query(pattern="^([0-9a-f]{16})?$")] = "",
+) -> Response:
+    """The records of this zapd's own journals up to now, as they are read from its disk.
+
+    JSONL without filters (but ``since``, ``until``, ``instance``) is a whole range that `zapd audit verify` checks
+    offline. With filters, or for a token that is limited to domains, it is a selection and says so in its first
+    line. CSV is for spreadsheets: no cell is a formula. An answer that is cut off was not all.
+    """
+    found = await context.audit.export(caller, wanted, still, form=format, instance=instance)
+    return Streamed(
+        found.pieces(),
+        media_type="text/csv; charset=utf-8" if format == "csv" else "application/jsonl",
+        headers={
+            "Content-Disposition": f'attachment; filename="zapd-audit.{format}"',
+            "X-Zapd-Journal-Octets": str(found.octets),
+        },
+        close=found.close,
+    )
+
+
+@router.post("/verify")
+async def verify_audit(context: Context, caller: Caller) -> VerifyOut:
+    """Check this zapd's own journals, as ``zapd audit verify`` does: about six seconds for a million records.
+
+    Says 200 whatever it finds; look at ``good``. 409 while another verification is under way.
+    """
+    return VerifyOut.model_validate(await context.audit.verify(caller))
 
 
 def _fingerprint(text: str) -> str:

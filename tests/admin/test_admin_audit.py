@@ -1,0 +1,58 @@
+"""The use cases about the record that take long: their bounds, and how they end."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.audit_quiet import QuietCopy, QuietJournals
+from support.store_admin import ADMIN, LIMITED, OPERATOR
+
+from zapd.admin.roles import Actor
+from zapd.admin.services.audit import AuditFilter, AuditService
+from zapd.errors import Conflict, Forbidden, Unauthenticated, Unavailable
+
+
+async def _nothing_found(
+    _filter: AuditFilter, _limit: int, _cursor: str | None
+) -> tuple[list[dict[str, Any]], None]:
+    return [], None
+
+
+async def test_what_takes_long_is_bounded_and_ends_with_its_token():
+    """So many follow and export at one time and no more, each place is free again once and when it is left; one
+    verification at a time; and what a token began ends when the token does."""
+    journals = QuietJournals()
+    audit = AuditService(_nothing_found, copy=QuietCopy(), journals=journals, followers=1, exports=1)
+    good = [True]
+
+    async def still() -> Actor:
+        if not good[0]:
+            raise Unauthenticated("revoked")
+        return ADMIN
+
+    follower = await audit.follow(ADMIN, AuditFilter(), still)
+    export = await audit.export(ADMIN, AuditFilter(), still)
+    for ask in (audit.follow, audit.export):
+        with pytest.raises(Unavailable):
+            await ask(ADMIN, AuditFilter(), still)
+    assert [piece async for piece in export.pieces()] == [b"a", b"b"]
+    for _ in range(2):
+        export.close()
+    (await audit.export(LIMITED, AuditFilter(), still)).close()
+    assert (journals.sought[0].whole, journals.sought[1].whole) == (True, False)
+    good[0] = False
+    told = [each async for each in follower.told()]
+    assert isinstance(told[-1].end, Unauthenticated)
+    follower.close()
+    follower.close()
+    assert audit.followers == 0
+    journals.done.clear()
+    first = asyncio.create_task(audit.verify(ADMIN))
+    await asyncio.sleep(0)
+    with pytest.raises(Conflict):
+        await audit.verify(ADMIN)
+    journals.done.set()
+    assert (await first)["good"]
+    with pytest.raises(Forbidden):
+        await audit.verify(LIMITED)
+    assert (await audit.verify(OPERATOR))["good"]
