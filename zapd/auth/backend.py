@@ -182,3 +182,12 @@ class ReportsProblem(Protocol):
     def problem(self) -> str:
         """One sentence with its mend for ``zapd backend list``; empty when all is well. Never a secret."""
         ...
+
+
+class WarnsOfSettings(Protocol):
+    """A backend whose settings may be allowed and yet unwise may have this beside `Backend`."""
+
+    @property
+    def warnings(self) -> Sequence[tuple[str, str, str]]:
+        """(setting, problem, mend) for each, as ``zapd check-config`` shows them. Never a secret."""
+        ...

@@ -48,7 +48,9 @@ def _ask(
     except ConfigurationError:
         return  # reported with the secret
     try:
-        cast(type[Backend], point.load()).from_settings(name, settings, context)
+        made = cast(type[Backend], point.load()).from_settings(name, settings, context)
+        for setting, problem, mend in getattr(made, "warnings", ()):
+            findings.warn(("backend", name, setting), problem, mend)
     except (ImportError, AttributeError) as error:
         findings.warn(
             ("backend", name, "type"),
