@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 import pytest_asyncio
+from support.audit_quiet import QuietCopy, QuietJournals
 from support.store_admin import *  # noqa: F403
 from support.store_admin import ADMIN, SERVER_KEY, Admin
 from support.store_fixtures import *  # noqa: F403
@@ -71,7 +72,7 @@ async def api(admin: Admin) -> AsyncIterator[Api]:
         users=admin.users,
         agents=admin.agents,
         tokens=admin.tokens,
-        audit=AuditService(search),
+        audit=AuditService(search, copy=QuietCopy(), journals=QuietJournals()),
         explain=ExplainService(explain),
         domains=DomainService(lambda: [DOMAIN]),
         backends=BackendService(lambda: [BACKEND], lambda: [DOMAIN]),

@@ -13,6 +13,7 @@ from support.store_fixtures import *  # noqa: F403
 from test_admin_api import Api, _problem, api  # noqa: F401 - a fixture
 
 from zapd.admin.api.errors import MEDIA_TYPE, PROBLEMS
+from zapd.admin.api.exports import VerifyOut
 from zapd.admin.api.schemas import ImportOut
 from zapd.zmtp.keys import encode_key, generate_keypair
 
@@ -187,5 +188,9 @@ async def test_the_examples_are_true(api: Api):  # noqa: F811
     assert user.status_code == 201, user.text
     for name in ("AgentIn", "AgentRotateIn"):
         assert set(example(name)) <= set(shapes[name]["properties"])
+    verified = await api("POST", "/v1/audit/verify")
+    assert verified.json().keys() == VerifyOut.model_validate(example("VerifyOut")).model_dump().keys()
     used = {name for name, shape in shapes.items() if "examples" in shape}
-    assert used <= {"KeyIn", "RotateIn", "UserIn", "AgentIn", "AgentRotateIn"}, "try the new one here too"
+    assert used <= {"KeyIn", "RotateIn", "UserIn", "AgentIn", "AgentRotateIn", "VerifyOut"}, (
+        "try the new one here too"
+    )

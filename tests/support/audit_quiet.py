@@ -49,4 +49,4 @@ class QuietJournals:
 
     async def verify(self) -> dict[str, Any]:
         await self.done.wait()
-        return {"good": True}
+        return {"good": True, "records": 0, "instances": [], "problems": [], "blind": []}
