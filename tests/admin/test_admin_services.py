@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -20,7 +21,7 @@ from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService, Explanation, Supposed
 from zapd.admin.services.keys import NewKey
 from zapd.admin.services.tokens import TokenService
-from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService
+from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService, as_one
 from zapd.admin.services.users import NewUser
 from zapd.errors import (
     Conflict,
@@ -473,3 +474,21 @@ async def test_a_database_that_is_away_is_said_so(empty_engine: Engine):
         await admin.keys.add(ADMIN, _key())
     with pytest.raises(Unavailable):
         await admin.tokens.authenticate("zapd_" + "x" * 43)
+
+
+def test_a_backend_of_several_processes_is_shown_as_it_fares_worst():
+    """One state, the open circuit, all that waits, the newest error; and a word for /readyz without its text."""
+    early = now()
+    late = early + timedelta(seconds=1)
+    well = BackendInfo("staff", "ldap", ("PLAIN",), "ready", in_flight=2)
+    slow = replace(well, circuit="half_open", in_flight=3, last_error="new", last_error_at=late)
+    away = replace(well, circuit="open", in_flight=0, last_error="old", last_error_at=early)
+    assert as_one([well]) == well
+    assert as_one([well, slow, away]) == replace(away, in_flight=5, last_error="new", last_error_at=late)
+    gone = replace(well, state="disabled", reason="no such file")
+    assert as_one([away, gone, well]).state == "disabled"
+    assert [each.word for each in (well, slow, gone)] == [
+        "ok",
+        "does not answer; its circuit is open",
+        "no such file",
+    ]

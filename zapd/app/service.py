@@ -97,7 +97,7 @@ class Service:
         if draining:
             parts.append(("service", "draining"))
         parts += self._office.readiness()
-        parts += [(f"backend {info.name}", _state_of(info)) for info in self.backends()]
+        parts += [(f"backend {info.name}", info.word) for info in self.backends()]
         return Readiness(ready, tuple(parts))
 
     # -- anew ------------------------------------------------------------------------------------------------
@@ -132,10 +132,3 @@ class Service:
     async def stop(self) -> None:
         """Take down what came up, in the opposite order."""
         await self._parts.down()
-
-
-def _state_of(backend: BackendInfo) -> str:
-    """In a word; /readyz asks for no token, so what went wrong is for ``zapd backend list`` alone."""
-    if backend.state != "ready":
-        return backend.reason or backend.state
-    return "ok" if backend.circuit == "closed" else "does not answer; its circuit is open"

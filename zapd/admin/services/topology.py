@@ -4,9 +4,9 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final, Literal
 
 from zapd.admin.roles import Actor, Operation
 
@@ -48,6 +48,31 @@ class BackendInfo:
     in_flight: int = 0
     last_error: str = ""
     last_error_at: datetime | None = None
+
+    @property
+    def word(self) -> str:
+        """How it is, for ``/readyz``, which asks for no token: what went wrong is for those who may list it."""
+        if self.state != "ready":
+            return self.reason or self.state
+        return "ok" if self.circuit == "closed" else "does not answer; its circuit is open"
+
+
+_STATES: Final = ("ready", "starting", "disabled")
+_CIRCUITS: Final = ("closed", "half_open", "open")
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
+
+def as_one(infos: Sequence[BackendInfo]) -> BackendInfo:
+    """One backend as several processes have it: how it fares where it fares worst, what all of them wait for, and
+    what happened last."""
+    worst = max(infos, key=lambda info: (_STATES.index(info.state), _CIRCUITS.index(info.circuit)))
+    last = max(infos, key=lambda info: info.last_error_at or _NEVER)
+    return replace(
+        worst,
+        in_flight=sum(info.in_flight for info in infos),
+        last_error=last.last_error,
+        last_error_at=last.last_error_at,
+    )
 
 
 class DomainService:

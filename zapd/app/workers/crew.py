@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from zapd.admin.services.explain import Explanation, Supposed
-from zapd.admin.services.topology import BackendInfo
+from zapd.admin.services.topology import BackendInfo, as_one
 from zapd.app.workers import messages
 from zapd.app.workers.channel import Closed
 from zapd.app.workers.joining import Counts
@@ -162,13 +162,12 @@ class Crew:
         return [(f"worker {seat.number}", _state(seat)) for seat in self.seats]
 
     def backends(self) -> Sequence[BackendInfo]:
-        """Each backend as it fares in the worker where it fares worst."""
-        worst: dict[str, BackendInfo] = {}
+        """Each backend as it fares in all workers together."""
+        found: dict[str, list[BackendInfo]] = {}
         for seat in self.seats:
             for info in seat.report.backends if seat.report is not None else ():
-                if info.name not in worst or worst[info.name].state == "ready":
-                    worst[info.name] = info
-        return list(worst.values())
+                found.setdefault(info.name, []).append(info)
+        return [as_one(infos) for infos in found.values()]
 
     def counted(self) -> Counts:
         """What all of them count, and those before them have counted."""

@@ -127,10 +127,7 @@ class Parent:
         if self._draining:
             parts.append(("service", "draining"))
         parts += self._office.readiness()
-        parts += [
-            (f"backend {info.name}", "ok" if info.state == "ready" else info.reason or info.state)
-            for info in self.backends()
-        ]
+        parts += [(f"backend {info.name}", info.word) for info in self.backends()]
         return Readiness(ready, tuple(parts))
 
     # -- anew ------------------------------------------------------------------------------------------------
