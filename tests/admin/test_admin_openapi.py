@@ -5,6 +5,7 @@ import random
 import re
 import string
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -194,3 +195,11 @@ async def test_the_examples_are_true(api: Api):  # noqa: F811
     assert used <= {"KeyIn", "RotateIn", "UserIn", "AgentIn", "AgentRotateIn", "VerifyOut"}, (
         "try the new one here too"
     )
+
+
+def test_every_code_is_documented():
+    """docs/api.md names each code with its status."""
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    rows = dict(re.findall(r"^\| (.*?) \| (\d{3}) \|$", page, re.MULTILINE))
+    told = {code: int(status) for codes, status in rows.items() for code in re.findall(r"`(\w+)`", codes)}
+    assert told == {code: status for code, (status, _title) in PROBLEMS.items()}

@@ -44,3 +44,24 @@ def test_an_agent_is_rotated_and_revoked_with_a_reason(served: Served, tmp_path:
     assert (
         served.json("agent", "revoke", name, "--reason", "sold the robot", "--yes")["reason"] == "sold the robot"
     )
+
+
+def test_keys_and_users_are_changed(served: Served) -> None:
+    """What is named changes, the rest stays; times and lists can be cleared; saying nothing is bad usage."""
+    key, _ = new_key()
+    served.run("key", "add", key, "--user", "alice", "--group", "g", "--attr", "Desk=7", "--expires", "90d")
+    done = served.json("key", "change", key, "--label", "laptop", "--never-expires", "--group", "h")
+    assert (done["label"], done["expires"], done["groups"], done["attributes"]) == (
+        "laptop",
+        None,
+        ["h"],
+        {"Desk": "7"},
+    )
+    done = served.json("key", "change", key, "--no-groups", "--no-attributes", "--user", "bob", "--domain", "x.*")
+    assert (done["groups"], done["attributes"], done["user"], done["domains"]) == ([], {}, "bob", ["x.*"])
+    name = new_name("user")
+    served.run("user", "add", name, text="secret\n")
+    assert served.json("user", "change", name, "--group", "g", "--expires", "1d")["groups"] == ["g"]
+    for wrong in (("key", "change", key), ("user", "change", name)):
+        served.run(*wrong, code=2)
+    served.run("key", "change", key, "--expires", "1d", "--never-expires", code=2)

@@ -4,13 +4,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 from support.store_fixtures import *  # noqa: F403
 
 from zapd.store import schema, tables
+from zapd.store.agents import AgentRegistry
 from zapd.store.engine import open_engine, reading
+from zapd.store.keys import KeyRegistry
 from zapd.store.schema import SchemaState
 
 
@@ -70,3 +73,41 @@ def test_the_script_can_be_read(dialect: str):
     for name in tables.metadata.tables:
         assert f"CREATE TABLE {name}" in printed
     assert "alembic_version" in printed
+
+
+def test_a_registry_of_the_first_release_comes_along(empty_engine: Engine):
+    """What it held is read as before, and the first release, still running beside, writes and reads on."""
+    with empty_engine.connect().execution_options(zapd_write=True) as connection, connection.begin():
+        with schema._config() as config:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0001")
+        assert schema.check(connection) is SchemaState.OLDER
+        _as_the_first_release(connection, b"\1" * 32, "before")
+    schema.upgrade(empty_engine)
+    with empty_engine.connect().execution_options(zapd_write=True) as connection, connection.begin():
+        assert schema.check(connection) is SchemaState.CURRENT
+        _as_the_first_release(connection, b"\2" * 32, "beside")
+        for name in ("before", "beside"):
+            key = KeyRegistry().get(connection, name)
+            assert (key.user, key.replaces, key.replaced_by) == ("alice", None, None)
+            assert AgentRegistry().get(connection, name).previous_key is None
+
+
+def _as_the_first_release(connection: Connection, public_key: bytes, name: str) -> None:
+    """The rows that the schema's first release wrote."""
+    common = {"key": public_key, "name": name, "list": '["*"]', "map": "{}", "empty": "[]"}
+    connection.execute(
+        text(
+            'INSERT INTO keys (fingerprint, public_key, "user", state, domains, groups, attributes, label, reason,'
+            " created, updated, version)"
+            " VALUES (:name, :key, 'alice', 'active', :list, :empty, :map, '', '', 1, 1, 1)"
+        ),
+        common,
+    )
+    connection.execute(
+        text(
+            "INSERT INTO agents (name, fingerprint, public_key, state, domains, mechanisms, addresses, reason,"
+            " created, updated, version) VALUES (:name, :name, :key, 'active', :list, :empty, :empty, '', 1, 1, 1)"
+        ),
+        common,
+    )

@@ -102,15 +102,20 @@ def enroll(
     help="How long the old key works as well; then whoever came with it is cut off.",
 )
 @_endpoint_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @common_options
 @pass_settings
-def rotate(settings: Settings, name: str, output: Path, overlap: int, endpoints: tuple[str, ...]) -> None:
+def rotate(
+    settings: Settings, name: str, output: Path, overlap: int, endpoints: tuple[str, ...], yes: bool
+) -> None:
     """Give an agent a new key pair, in a new file that takes the old one's place in the application.
 
     Both keys work until the overlap is over: put the file there and restart the application before that.
     """
     from zapd.cli.client import segment
 
+    if overlap == 0:
+        confirm("End the old key at once? Whoever came with it is cut off.", yes)
     _with_new_pair(settings, name, f"/v1/agents/{segment(name)}/rotate", {"overlap": overlap}, output, endpoints)
 
 

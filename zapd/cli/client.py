@@ -70,6 +70,11 @@ class Client:
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._ask("PATCH", path, body=body)
 
+    def edit(self, path: str, body: Mapping[str, Any]) -> Any:
+        """PATCH what is at ``path`` as it is now: somebody else's change in between is an error, not lost."""
+        version = self.get(path)["version"]
+        return self._send("PATCH", path, json=body, headers={"If-Match": f'"{version}"'})
+
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._ask("PUT", path, body=body)
 

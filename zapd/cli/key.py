@@ -17,6 +17,8 @@ from zapd.cli.options import (
     Settings,
     Span,
     attributes_of,
+    change_options,
+    changed,
     common_options,
     confirm,
     grant_options,
@@ -126,6 +128,28 @@ def show(settings: Settings, key: str) -> None:
         _show(settings, client.get(f"/v1/keys/{key}"))
 
 
+@command.command("change", cls=KeyCommand)
+@click.argument("key", type=KeyName())
+@click.option("--user", metavar="NAME", help="Who holds it.")
+@change_options
+@click.option("--label", metavar="TEXT", help="A note for people.")
+@common_options
+@pass_settings
+def change(settings: Settings, /, key: str, user: str | None, label: str | None, **given: Any) -> None:
+    """Change what is said of a key; what is not named stays.
+
+    --domain, --group and --attr say all there shall be. If somebody else changes it at the same moment, this is
+    refused.
+    """
+    from zapd.cli.client import Client
+
+    body = changed(given) | ({} if user is None else {"user": user}) | ({} if label is None else {"label": label})
+    if not body:
+        raise click.UsageError("Say what shall change.")
+    with Client(settings) as client:
+        _show(settings, client.edit(f"/v1/keys/{key}", body))
+
+
 @command.command("approve", cls=KeyCommand)
 @click.argument("key", type=KeyName())
 @common_options
@@ -138,10 +162,12 @@ def approve(settings: Settings, key: str) -> None:
 @command.command("reject", cls=KeyCommand)
 @click.argument("key", type=KeyName())
 @click.option("--reason", default="", metavar="TEXT", help="Why, for the record.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @common_options
 @pass_settings
-def reject(settings: Settings, key: str, reason: str) -> None:
+def reject(settings: Settings, key: str, reason: str, yes: bool) -> None:
     """Refuse a pending key for good."""
+    confirm("Reject this key? That cannot be undone.", yes)
     _move(settings, key, "reject", {"reason": reason})
 
 

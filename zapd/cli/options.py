@@ -138,6 +138,34 @@ def grant_options(function: Function) -> Function:
     return domain_option(function)
 
 
+def change_options(function: Function) -> Function:
+    """What can be changed of keys and users alike; `changed` reads it."""
+    for name in ("attribute", "group"):
+        function = click.option(
+            f"--no-{name}s",
+            is_flag=True,
+            help=f"Take all {name}s away; without it, those that are named replace them.",
+        )(function)
+    function = click.option("--never-expires", is_flag=True, help="It has no end.")(function)
+    return grant_options(function)
+
+
+def changed(given: dict[str, Any]) -> dict[str, Any]:
+    """The members of a PATCH that `change_options` name."""
+    if given["expires"] is not None and given["never_expires"]:
+        raise click.UsageError("Say either --expires or --never-expires.")
+    body: dict[str, Any] = {}
+    if given["domains"]:
+        body["domains"] = list(given["domains"])
+    if given["groups"] or given["no_groups"]:
+        body["groups"] = list(given["groups"])
+    if given["attributes"] or given["no_attributes"]:
+        body["attributes"] = attributes_of(given["attributes"])
+    if given["expires"] is not None or given["never_expires"]:
+        body["expires"] = given["expires"] and given["expires"].isoformat()
+    return body
+
+
 class Moment(click.ParamType[datetime]):
     """``90d`` from now (or ago), or a date, or a date and time; UTC where no offset is given."""
 

@@ -13,6 +13,8 @@ import click
 from zapd.cli.options import (
     Settings,
     attributes_of,
+    change_options,
+    changed,
     common_options,
     confirm,
     grant_options,
@@ -80,6 +82,26 @@ def list_users(settings: Settings, state: str | None, domain: str | None, limit:
         print_json(users)
     else:
         print_rows(users, _COLUMNS, empty="There are no such users.")
+
+
+@command.command("change")
+@click.argument("name")
+@change_options
+@common_options
+@pass_settings
+def change(settings: Settings, /, name: str, **given: Any) -> None:
+    """Change what is said of a user; what is not named stays.
+
+    --domain, --group and --attr say all there shall be. If somebody else changes it at the same moment, this is
+    refused.
+    """
+    from zapd.cli.client import Client, segment
+
+    body = changed(given)
+    if not body:
+        raise click.UsageError("Say what shall change.")
+    with Client(settings) as client:
+        _show(settings, client.edit(f"/v1/users/{segment(name)}", body))
 
 
 @command.command("passwd")

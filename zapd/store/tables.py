@@ -54,6 +54,7 @@ keys = Table(
     Column("replaces", name_text(), comment="the fingerprint of the key that this one was rotated in for"),
     Column("replaced_by", name_text(), comment="the fingerprint of the key that was rotated in for this one"),
     CheckConstraint("state IN ('pending', 'active', 'revoked')", name="state"),
+    Index("ix_keys_state", "state", "fingerprint"),
 )
 """CURVE public keys and who holds them. Rows are never deleted: a revoked key stays known as revoked."""
 
