@@ -216,3 +216,18 @@ async def test_a_fake_handler_does_as_it_is_told():
     with pytest.raises(RuntimeError):
         await handler.answer(curve())
     assert len(handler.asked) == 3
+
+
+async def test_a_complaint_that_cannot_be_read_hides_nothing():
+    """A backend whose complaint itself fails is still shown."""
+
+    class Broken(FakeBackend):
+        @property
+        def problem(self):
+            raise KeyError("x")
+
+        @problem.setter
+        def problem(self, _text):
+            pass
+
+    assert (await started(Broken(), "it")).health().reason == "KeyError: its own complaint cannot be read"

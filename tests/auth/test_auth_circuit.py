@@ -173,7 +173,7 @@ async def test_a_probe_given_up_lets_the_next_one_through():
 
 async def test_a_late_backend_opens_the_circuit_and_a_hung_probe_delays_the_next_no_further():
     """Answers behind the deadline count as none; the pause runs from the beginning of the probe."""
-    slow = domain(deadline=0.03, backend_deadline=0.02)
+    slow = domain(deadline=60.0, backend_deadline=0.02)
     world = await scene(slow, keeping=Keeping(circuit_failures=2, circuit_pause=0.02))
     backend = world.backends["keys"]
     backend.delay = 30.0
@@ -251,7 +251,7 @@ async def test_a_backend_that_got_no_time_is_not_to_blame():
     away = Link("a", on_unavailable="next")
     slow, quick = FakeBackend(delay=30.0), FakeBackend(delay=30.0)
     world = await scene(
-        domain("lab", away, "b", deadline=0.05, backend_deadline=0.045),
+        domain("lab", away, "b", deadline=0.5, backend_deadline=0.45),
         keeping=Keeping(circuit_failures=1, circuit_pause=NEVER),
         a=slow,
         b=quick,

@@ -94,7 +94,16 @@ def test_zapd_uses_it_like_its_own(tmp_path: Path) -> None:
         assert "backend.book.colour: unknown setting 'colour'" in refused.stdout + refused.stderr
         zapd.configure(CONFIGURATION + table + domain)
         assert zapd.run("check-config").returncode == 0
+        proxy.refuse()
         with zapd, Asking(zapd) as asking:
+            (shown,) = (each for each in zapd.ask("GET", "/v1/backends")["items"] if each["name"] == "book")
+            assert (shown["state"], shown["reason"]) == (
+                "disabled",
+                f"127.0.0.1:{proxy.port} cannot be asked (ConnectionRefusedError)",
+            )
+            assert asking.plain("ada", right, "books") == 300
+            proxy.heal()
+            assert wait_for(lambda: asking.plain("ada", right, "books") == 200)
             assert asking.whole(b"ada", right.encode(), domain="books", mechanism="PLAIN") == (200, "ada")
             assert asking.plain("ada", wrong, "books") == 400
             assert asking.plain("eve", right, "books") == 400

@@ -30,7 +30,7 @@ class Backends:
         started. Raises `ConfigurationError`, and changes nothing."""
         wanted: dict[str, BackendHandle] = {}
         for name, section in config.backend.items():
-            built = _built_from(section, config)
+            built = _built_from(name, section, config)
             if self._built.get(name) == built:
                 wanted[name] = self.handles[name]
             else:
@@ -48,7 +48,7 @@ class Backends:
         )
         gone = [handle for handle in self.handles.values() if handle not in wanted.values()]
         self.handles = dict(wanted)
-        self._built = {name: _built_from(section, config) for name, section in config.backend.items()}
+        self._built = {name: _built_from(name, section, config) for name, section in config.backend.items()}
         return gone
 
     async def aclose(self) -> None:
@@ -56,6 +56,7 @@ class Backends:
         await asyncio.gather(*(handle.aclose() for handle in self.handles.values()))
 
 
-def _built_from(section: BackendSection, config: Config) -> Built:
-    deadlines = [config.limits.backend_deadline, *(rule.backend_deadline for rule in config.rules())]
-    return section.type, section.revealed_settings(), section.keeping, max(deadlines)
+def _built_from(name: str, section: BackendSection, config: Config) -> Built:
+    asking = (rule for rule in config.rules() if any(link.backend == name for link in rule.backends))
+    deadline = max((rule.backend_deadline for rule in asking), default=config.limits.backend_deadline)
+    return section.type, section.revealed_settings(), section.keeping, deadline

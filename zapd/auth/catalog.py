@@ -159,13 +159,13 @@ class BackendHandle:
 
     def health(self) -> BackendHealth:
         """How it fares now."""
-        problem = getattr(self.backend, "problem", "") if self.state is State.RUNNING else self.reason
+        problem = self._problem() if self.state is State.RUNNING else self.reason
         circuits = [gate.circuit for gate in self._gates.values()]
         return BackendHealth(
             name=self.name,
             type=self.type,
             state=self.state,
-            reason=self._scrub.text(str(problem)),
+            reason=self._scrub.text(problem),
             asked=self.asked,
             unavailable=self.unavailable,
             late=self.late,
@@ -178,6 +178,12 @@ class BackendHandle:
             open=sum(gate.open for gate in self._gates.values()),
             mean_milliseconds=self.seconds / self.asked * 1000.0 if self.asked else 0.0,
         )
+
+    def _problem(self) -> str:
+        try:
+            return str(getattr(self.backend, "problem", ""))
+        except Exception as error:  # noqa: BLE001 - what cannot be told must not hide all the rest
+            return f"{type(error).__name__}: its own complaint cannot be read"
 
     def note_bug(self, error: BaseException, password: bytes = b"") -> None:
         """It raised what it must not, asked about this ``password``. The traceback goes to the log, once a second

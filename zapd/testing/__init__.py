@@ -11,7 +11,16 @@ Needs pytest and pytest-asyncio. Nothing of zapd imports this package.
 
 from __future__ import annotations
 
-from zapd.testing.contract import HOSTILE_NAMES, BackendContract
+from zapd.testing.contract import BackendContract
 from zapd.testing.fakes import FakeBackend, FakeHandler, ask, started
+from zapd.testing.hostile import HOSTILE_NAMES, HOSTILE_PASSWORDS
 
-__all__ = ["HOSTILE_NAMES", "BackendContract", "FakeBackend", "FakeHandler", "ask", "started"]
+__all__ = [
+    "HOSTILE_NAMES",
+    "HOSTILE_PASSWORDS",
+    "BackendContract",
+    "FakeBackend",
+    "FakeHandler",
+    "ask",
+    "started",
+]

@@ -7,7 +7,6 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -21,58 +20,12 @@ from zapd.auth.hashing import HashPool, HashPoolFull
 from zapd.auth.policy import Link, Policy, Rule
 from zapd.errors import ConfigurationError, Unavailable
 from zapd.testing.fakes import ask, started
+from zapd.testing.hostile import HOSTILE_NAMES, HOSTILE_PASSWORDS, elsewhere
 from zapd.zap import Asker, Status, Suspended, ZapRequest, first_step
 from zapd.zap.request import CREDENTIALS
 
-HOSTILE_NAMES: Final = (
-    "' OR '1'='1",
-    '"; DROP TABLE users; --',
-    "*",
-    "*)(uid=*))(|(uid=*",
-    "../../etc/passwd",
-    "%s%n{0}",
-    "a" * 255,
-    "ａｄａ",  # full-width: looks like a name, and is another
-    "e\u0301",
-    ":",
-    "#",
-    " ",
-    "\\2a",
-    "$(id)",
-    "ada\u202eada",  # would be shown backwards
-    "\U0001f511" * 63,  # 252 octets
-)
-"""Names that may be written into something by a careless backend."""
-
-HOSTILE_PASSWORDS: Final = (
-    b"*",
-    b"' OR '1'='1",
-    b")(uid=*",
-    b"%s%n{0}",
-    b"\xff\xfe\x80",
-    b"\r\nACCEPT",
-    b" ",
-    b"x" * 255,
-)
-"""Passwords that are nobody's, of which some are no text either."""
-
 PATIENCE: Final = 30.0
 """Seconds after which something that must end has not."""
-
-_octets = count(1)
-
-
-def elsewhere(question: Question, *, username: str | None = None, password: bytes | None = None) -> Question:
-    """The same question from a place that no other of the test's comes from, perhaps with another credential."""
-    number = next(_octets)
-    return Question(
-        question.domain,
-        question.mechanism,
-        f"198.{18 + number // 65536 % 2}.{number // 256 % 256}.{number % 256}",
-        question.key,
-        question.username if username is None else username,
-        question.password if password is None else password,
-    )
 
 
 class BackendContract:
