@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,3 +131,31 @@ def test_zapd_uses_it_like_its_own(tmp_path: Path) -> None:
     assert hunt.searched > 10_000
     assert not hunt.found, sorted(set(hunt.found))
     assert "Traceback" not in zapd.logged()
+
+
+def test_its_last_yes_stands_in_where_that_is_allowed(tmp_path: Path) -> None:
+    """With ``stale_if_error`` the very same login is let in during an outage, journalled and counted as that, and
+    nobody else; a reload ends it, and without the setting there is none."""
+    book = Book({"ada": "lovelace"})
+    with serving_book(book), FaultProxy(book.port) as proxy:
+        table = f'type = "linebook"\naddress = "127.0.0.1:{proxy.port}"\ncache_good = "0s"\n'
+        text = CONFIGURATION + f'[backend.strict]\n{table}[backend.kept]\n{table}stale_if_error = "5m"\n'
+        for name in ("strict", "kept"):
+            text += f'[domain.{name}]\nmechanisms = ["PLAIN"]\nbackends = ["{name}"]\n'
+        with Zapd(tmp_path, configuration=text) as zapd, Asking(zapd) as asking:
+            assert asking.plain("ada", "lovelace", "kept") == 200
+            assert asking.plain("ada", "lovelace", "strict") == 200
+            proxy.refuse()
+            assert asking.whole(b"ada", b"lovelace", domain="kept", mechanism="PLAIN") == (200, "ada")
+            assert asking.plain("ada", "byron", "kept") == 300
+            assert asking.plain("ada", "lovelace", "strict") == 300
+            page = zapd.call("GET", "/metrics").text
+            assert 'zapd_backend_stale_answers_total{name="kept"} 1.0' in page
+            assert 'zapd_backend_stale_answers_total{name="strict"} 0.0' in page
+            zapd.configure(text + '[domain.more]\nmechanisms = ["PLAIN"]\nbackends = ["kept"]\n')
+            zapd.signal(signal.SIGHUP)
+            assert wait_for(lambda: asking.plain("ada", "lovelace", "kept") == 300)
+            proxy.heal()
+            assert wait_for(lambda: asking.plain("ada", "lovelace", "kept") == 200)
+        assert zapd.journal().count('"reason":"granted_stale"') >= 1
+        assert '[["kept","stale",' in zapd.journal()
