@@ -9,6 +9,7 @@ import msgspec
 
 from zapd.audit.export import walk_lines
 from zapd.audit.instance import list_instances
+from zapd.audit.segment import read_lines
 from zapd.store.domains import Grant
 
 STEP = 20_000
@@ -95,6 +96,20 @@ def select(directory: Path, sought: Sought) -> Iterator[tuple[Selected, bytes] |
                     continue
                 if _fits(record, sought, grant):
                     yield record, line
+
+
+def read_export(path: Path, sought: Sought) -> Iterator[tuple[Selected, bytes] | None]:
+    """The same from an exported file of JSON lines; what is no record is passed over. Blocks."""
+    grant = None if sought.domains is None else Grant.of(sought.domains)
+    since, until = sought.since.rstrip("Z"), sought.until.rstrip("Z")
+    with path.open("rb") as file:
+        for line in read_lines(file):
+            try:
+                record = _decode(line)
+            except msgspec.DecodeError:
+                continue
+            if since <= record.time and not (until and record.time >= until) and _fits(record, sought, grant):
+                yield record, line
 
 
 def _fits(record: Selected, sought: Sought, grant: Grant | None) -> bool:

@@ -10,6 +10,7 @@ import click
 
 from zapd.cli.audit_export import export
 from zapd.cli.audit_filters import COLUMNS, filters, query_of, row_of
+from zapd.cli.audit_replay import replay
 from zapd.cli.audit_tail import tail
 from zapd.cli.options import Settings, common_options, local_options, pass_settings
 from zapd.cli.output import print_json, print_rows, say
@@ -23,6 +24,7 @@ def command() -> None:
 
 command.add_command(tail)
 command.add_command(export)
+command.add_command(replay)
 
 
 @command.command("list")
