@@ -26,8 +26,8 @@ from support.curve_dialogue import (
 )
 
 from zapd.zmtp.credentials import CurveCredentials
-from zapd.zmtp.handshake import BatchCipher, Cipher, PeerError, Session
-from zapd.zmtp.mechanisms.curve import CurveServer
+from zapd.zmtp.handshake import Cipher, PeerError, Session
+from zapd.zmtp.mechanisms.curve import CurveCipher, CurveServer
 
 CLIENT = HonestClient()
 SERVER = HonestServer()
@@ -493,7 +493,7 @@ def test_a_replayed_message(start: Start, last: int) -> None:
 def test_many_messages_at_once_are_held_to_the_same_rules(start: Start, last: int, fault: str) -> None:
     """Up to the first bad one they are opened, whatever stands behind it; and it stays the last that counted."""
     cipher, make = start()
-    assert isinstance(cipher, BatchCipher)
+    assert isinstance(cipher, CurveCipher)
     bodies = [make(last + 2 + number, bytes([number % 3]) + b"%d" % number) for number in range(6)]
     bad = {
         "replayed": bodies[2],
