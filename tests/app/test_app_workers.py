@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,11 +18,13 @@ from support.workers_scene import (
     Enrolled,
     alive,
     journals,
+    knock,
     metrics,
     pids,
     ready,
     recorded,
     spread,
+    still_open,
 )
 
 
@@ -69,6 +72,21 @@ def test_few_connections_are_spread_evenly_and_a_revocation_reaches_all(zapd: Za
     assert zapd.ask("POST", "/v1/explain", question)["status"] == 400
     assert wait_for(lambda: len(zapd.ask("GET", "/v1/audit?limit=100")["items"]) >= 12), "all are searchable"
     assert zapd.run("audit", "verify").returncode == 0
+
+
+def test_strangers_are_bounded_all_together(zapd: Zapd) -> None:
+    """Of 300 silent connections from one address the workers keep about as many as one process would; who was in
+    stays in, and an ipc peer whose user may not connect is sent away."""
+    with Asking(zapd) as asking, ExitStack() as stack:
+        assert asking.ask(ALICE) == 200
+        strangers = [stack.enter_context(each) for each in knock(zapd.zap[1], 300)]
+        assert wait_for(lambda: metrics(zapd)["zapd_network_events_total"]["refused_per_source"] > 200)
+        assert still_open(strangers) <= 64
+        unwelcome = stack.enter_context(socket.socket(socket.AF_UNIX))
+        unwelcome.settimeout(15)
+        unwelcome.connect(str(zapd.folder / "data" / "closed.sock"))
+        assert unwelcome.recv(100) == b""
+        assert asking.ask(ALICE) == 200
 
 
 def test_a_killed_worker_is_replaced_and_loses_no_record(zapd: Zapd) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,18 @@ from support.serving import Zapd
 
 from zapd.agent.keyfile import read_keys
 
-WORKERS = CONFIGURATION.replace('drain = "5s"', 'drain = "5s"\nworkers = 2') + (
-    '[[zap]]\nlisten = "tcp://127.0.0.1:0"\nmechanism = "CURVE"\n'
+WORKERS = (
+    CONFIGURATION.replace('drain = "5s"', 'drain = "5s"\nworkers = 2')
+    + """
+[[zap]]
+listen = "tcp://127.0.0.1:0"
+mechanism = "CURVE"
+[[zap]]
+listen = "ipc://data/closed.sock"
+mechanism = "NULL"
+domains = ["*"]
+users = [4242]
+"""
 )
 
 
@@ -69,6 +80,27 @@ def recorded(zapd: Zapd, event: str) -> dict[str, int]:
         for instance, records in journals(zapd).items()
     }
     return {instance: number for instance, number in counted.items() if number}
+
+
+def knock(address: str, count: int) -> list[socket.socket]:
+    """So many connections that say nothing."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    return [socket.create_connection((host, int(port)), 10) for _ in range(count)]
+
+
+def still_open(connections: Sequence[socket.socket]) -> int:
+    """How many of them zapd has not closed."""
+    found = 0
+    for each in connections:
+        each.setblocking(False)
+        try:
+            while octets := each.recv(4096):
+                assert len(octets) <= 64, "a greeting, and nothing more"
+        except BlockingIOError:
+            found += 1
+        except OSError:
+            pass
+    return found
 
 
 class Enrolled:
