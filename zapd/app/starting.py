@@ -42,7 +42,8 @@ def say_where(
     listening: Sequence[str], admin_url: str, config: Config, journal: Journal, readiness: Readiness
 ) -> None:
     """Print where zapd listens, and log what is not ready."""
-    lines = [f"zapd {__version__} decides"]
+    workers = config.server.workers
+    lines = [f"zapd {__version__} decides" + (f" with {workers} workers" if workers > 1 else "")]
     lines += [f"  zap    {line}" for line in listening]
     lines.append(f"  admin  {admin_url}")
     lines.append(f"  audit  {config.audit.durability}, instance {journal.instance or '-'}")

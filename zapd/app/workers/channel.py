@@ -43,7 +43,7 @@ class Closed(Unavailable):
 
 class _Frame(msgspec.Struct, array_like=True, frozen=True):
     number: int
-    body: messages.Any
+    body: messages.Said
 
 
 class Channel:

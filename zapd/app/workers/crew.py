@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from zapd import __version__
 from zapd.admin.services.explain import Explanation, Supposed
 from zapd.admin.services.topology import BackendInfo, as_one
 from zapd.app.workers import messages
@@ -182,7 +183,15 @@ class Crew:
 
     def begin(self, number: int) -> messages.Begin:
         """What a new worker is told first."""
-        return messages.Begin(number, len(self.seats), self._path, self._started, self._text, self._server_key)
+        return messages.Begin(
+            version=__version__,
+            number=number,
+            workers=len(self.seats),
+            path=self._path,
+            started=self._started,
+            text=self._text,
+            server_key=self._server_key,
+        )
 
     async def welcome(self, seat: Seat) -> None:
         """Whatever came into force while it read registry and configuration comes into force there."""

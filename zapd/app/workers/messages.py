@@ -62,6 +62,8 @@ class Report(Message, frozen=True):
 class Begin(Message, frozen=True):
     """The first: come up, doors open. Done when it answers questions."""
 
+    version: str
+    """The parent's: a worker of another one would not understand the rest."""
     number: int
     """The worker's, from 1."""
     workers: int
@@ -135,7 +137,7 @@ class Load(Message, frozen=True):
     """So many of them are admitted."""
 
 
-Any = (
+Said = (
     Done
     | Failed
     | Explained

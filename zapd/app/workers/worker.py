@@ -131,6 +131,8 @@ class Worker:
                 log.error("the parent says what a worker does not know", message=repr(message))
 
     async def _begin(self, begin: messages.Begin) -> None:
+        if begin.version != __version__:
+            raise Unavailable(f"zapd {__version__} was installed while {begin.version} runs: restart zapd")
         self._workers = begin.workers
         self._started = await asyncio.to_thread(load, begin.path, text=begin.started, check_files=False)
         config = await asyncio.to_thread(self._load, begin.text)
