@@ -1,0 +1,167 @@
+"""Worker processes for PAM: as many as may be, each with one question, killed when they do not answer in time.
+
+A module cannot be stopped from outside, a process can. Who is killed keeps its place until it is gone, so that
+not even processes that the kernel holds on to grow beyond the bound. The password travels through a pipe, in no
+argument and no environment, and the worker gets no environment of zapd's that might hold a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from zapd.auth.backend import BackendBusy
+from zapd.errors import Unavailable
+from zapd_backends.pam_worker import LENGTH, MAX_MESSAGE, Ask, Told
+
+WAITING: Final = 64
+"""Questions that may wait for a process."""
+CLOSING: Final = 1.0
+"""Seconds that closing waits for killed processes to be gone."""
+
+_ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+
+
+class Processes:
+    """Its methods are for the event loop's thread."""
+
+    def __init__(self, service: str, confdir: str, count: int) -> None:
+        self._words = (sys.executable, "-m", "zapd_backends.pam_worker", service, confdir)
+        self._free = asyncio.Semaphore(count)
+        self._idle: list[Process] = []
+        self._waiting = 0
+        self._ending: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        """See that a process can be started. Raises `Unavailable`."""
+        await self._free.acquire()
+        try:
+            self._idle.append(await self._spawn())
+        finally:
+            self._free.release()
+
+    async def ask(self, question: Ask) -> Told:
+        """What PAM says. Raises `Unavailable` when a process dies, `BackendBusy` when too many wait. Whoever gives
+        up has the process killed."""
+        if self._waiting >= WAITING:
+            raise BackendBusy("all its processes are at work, and as many questions wait as may")
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        process: Process | None = None
+        told: Told | None = None
+        try:
+            if self._closed:
+                raise Unavailable("closed")
+            process = self._kept() or await self._spawn()
+            told = await _exchange(process, question)
+            return told
+        finally:
+            if process is None:
+                self._free.release()
+            elif told is None or self._closed:
+                self._end(process, held=True)
+            else:
+                self._idle.append(process)
+                self._free.release()
+
+    async def aclose(self) -> None:
+        """Kill them all."""
+        self._closed = True
+        while self._idle:
+            self._end(self._idle.pop(), held=False)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=CLOSING)
+
+    def _kept(self) -> Process | None:
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+            self._end(process, held=False)
+        return None
+
+    async def _spawn(self) -> Process:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._words,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,
+                env=_ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+                limit=MAX_MESSAGE * 2,
+            )
+        except OSError as error:
+            raise Unavailable(f"a process for PAM cannot be started: {error.strerror}") from None
+        ready = False
+        try:
+            await _receive(process)
+            ready = True
+        except Unavailable:
+            raise Unavailable("a process for PAM ends as soon as it starts; is libpam there?") from None
+        finally:
+            if not ready:
+                self._end(process, held=False)
+        return process
+
+    def _end(self, process: Process, *, held: bool) -> None:
+        """Kill it and what it started; ``held`` gives its place back once it is gone."""
+        for number in _family(process.pid) if process.returncode is None else ():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
+        task = asyncio.get_running_loop().create_task(self._bury(process, held=held))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _bury(self, process: Process, *, held: bool) -> None:
+        if process.stdin is not None:
+            process.stdin.close()
+        await process.wait()
+        if held:
+            self._free.release()
+
+
+def _family(number: int) -> list[int]:
+    """A process and all that descend from it: modules such as pam_exec give theirs a session of its own."""
+    found = [number]
+    for each in found:  # which grows meanwhile
+        with contextlib.suppress(OSError):
+            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+    return found
+
+
+async def _exchange(process: Process, question: Ask) -> Told:
+    octets = msgspec.msgpack.encode(question)
+    try:
+        if process.stdin is None:
+            raise Unavailable("a process for PAM has no input")
+        process.stdin.write(LENGTH.pack(len(octets)) + octets)
+        await process.stdin.drain()
+        return msgspec.msgpack.decode(await _receive(process), type=Told)
+    except (OSError, msgspec.MsgspecError):
+        raise Unavailable("a process for PAM died over a question") from None
+
+
+async def _receive(process: Process) -> bytes:
+    if process.stdout is None:
+        raise Unavailable("a process for PAM has no output")
+    try:
+        (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+        if size > MAX_MESSAGE:
+            raise Unavailable("a process for PAM talks too much")
+        return await process.stdout.readexactly(size)
+    except asyncio.IncompleteReadError:
+        raise Unavailable("a process for PAM died over a question") from None
