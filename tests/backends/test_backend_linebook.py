@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.app_scene import CONFIGURATION, Asking, wait_for
+from support.app_scene import ALICE, CONFIGURATION, Asking, wait_for, z85
 from support.fault_proxy import FaultProxy
 from support.hostile_canary import Hunt, canary
 from support.serving import Zapd
@@ -159,3 +159,19 @@ def test_its_last_yes_stands_in_where_that_is_allowed(tmp_path: Path) -> None:
             assert wait_for(lambda: asking.plain("ada", "lovelace", "kept") == 200)
         assert zapd.journal().count('"reason":"granted_stale"') >= 1
         assert '[["kept","stale",' in zapd.journal()
+
+
+def test_one_that_hangs_at_the_start_holds_nobody_up(tmp_path: Path) -> None:
+    """zapd decides for other domains although a backend is still starting, and for its own once it answers."""
+    with serving_book(Book({"ada": "lovelace"}, secret="s3")) as book, FaultProxy(book.port) as proxy:
+        text = f'{CONFIGURATION}[backend.book]\ntype = "linebook"\naddress = "127.0.0.1:{proxy.port}"\n'
+        text += 'secret = "s3"\n[domain.books]\nmechanisms = ["PLAIN"]\nbackends = ["book"]\n'
+        proxy.hang()
+        with Zapd(tmp_path, configuration=text) as zapd, Asking(zapd) as asking:
+            (shown,) = (each for each in zapd.ask("GET", "/v1/backends")["items"] if each["name"] == "book")
+            assert shown["state"] in {"starting", "disabled"}  # the latter on a slow machine
+            zapd.add_key(z85(ALICE), "alice", domains=["orders"])
+            assert asking.ask(ALICE) == 200
+            assert asking.plain("ada", "lovelace", "books") == 300
+            proxy.heal()
+            assert wait_for(lambda: asking.plain("ada", "lovelace", "books") == 200)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from zapd.auth.backend import BackendContext
-from zapd.auth.catalog import BackendHandle, Catalog
+from zapd.auth.catalog import START_DEADLINE, BackendHandle, Catalog
 from zapd.auth.gate import Keeping
 from zapd.config import BackendSection, Config
+
+HURRY: Final = 2.0
+"""Seconds that the start of zapd waits for a backend; it goes on starting then, and its questions hear 300."""
 
 Built = tuple[str, dict[str, object], Keeping, float]
 """Type, settings with secrets revealed, how it is kept, and the deadline it was told: what a handle was built
@@ -41,10 +45,17 @@ class Backends:
                 )
         return wanted
 
-    async def adopt(self, wanted: Mapping[str, BackendHandle], config: Config) -> list[BackendHandle]:
-        """Start what is new and take ``wanted`` in; gives back what is not wanted any more, still open."""
+    async def adopt(
+        self, wanted: Mapping[str, BackendHandle], config: Config, *, hurry: bool = False
+    ) -> list[BackendHandle]:
+        """Start what is new and take ``wanted`` in; gives back what is not wanted any more, still open.
+
+        ``hurry``: nobody decides meanwhile, so that one that hangs must not hold up the others' domains. Only
+        zapd's own registry is waited for to the end.
+        """
+        new = [handle for handle in wanted.values() if handle not in self.handles.values()]
         await asyncio.gather(
-            *(handle.start() for handle in wanted.values() if handle not in self.handles.values())
+            *(handle.start(HURRY if hurry and handle.type != "sql" else START_DEADLINE) for handle in new)
         )
         gone = [handle for handle in self.handles.values() if handle not in wanted.values()]
         self.handles = dict(wanted)

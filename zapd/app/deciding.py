@@ -70,7 +70,7 @@ class Deciding:
             is_current=ground.registry.is_current,
         )
         self._parts.up("backends", self._backends.aclose)
-        await self._backends.adopt(wanted, config)
+        await self._backends.adopt(wanted, config, hurry=True)
         self.recorder = Recorder(ground.journal, ground.summaries)
         self.endpoint = Endpoint(
             self.authority.decide,

@@ -133,12 +133,16 @@ class BackendHandle:
         if self.last_good is not None:
             self.last_good.forget()
 
-    async def start(self) -> None:
-        """Start the backend; when that fails it is disabled, and tried again in the background."""
+    async def start(self, patience: float = START_DEADLINE) -> None:
+        """Start the backend; when that fails it is disabled, and tried again in the background. A start that takes
+        longer than ``patience`` seconds goes on there too."""
         if self.backend is None or self._retrying is not None or self.state is State.RUNNING:
             return
-        if not await self._attempt(self.backend):
-            self._retrying = asyncio.get_running_loop().create_task(self._retry(self.backend))
+        tried = asyncio.Event()
+        self._retrying = asyncio.get_running_loop().create_task(self._bring_up(self.backend, tried))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await tried.wait()
 
     async def aclose(self) -> None:
         """Stop trying, and let the backend give everything back. What it raises is logged."""
@@ -213,14 +217,14 @@ class BackendHandle:
         self.last_error = text
         self.last_error_at = self._wall_clock()
 
-    async def _retry(self, backend: Backend) -> None:
+    async def _bring_up(self, backend: Backend, tried: asyncio.Event) -> None:
         pause = FIRST_RETRY
-        while True:
+        while not await self._attempt(backend):
+            tried.set()
             await asyncio.sleep(pause)
-            if await self._attempt(backend):
-                self._retrying = None
-                return
             pause = min(pause * 2, LAST_RETRY)
+        self._retrying = None
+        tried.set()
 
     async def _attempt(self, backend: Backend) -> bool:
         try:
