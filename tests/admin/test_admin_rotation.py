@@ -11,7 +11,8 @@ from support.store_fixtures import *  # noqa: F403
 from zapd.admin.roles import Actor
 from zapd.admin.services.agents import NewAgent
 from zapd.admin.services.audit import AuditFilter, AuditService
-from zapd.admin.services.keys import NewKey, Rotation
+from zapd.admin.services.keys import NewKey
+from zapd.admin.services.rotation import Rotation
 from zapd.admin.services.usage import LastUse, UsageService
 from zapd.errors import Conflict, Forbidden, InvalidInput, NotFound, PreconditionFailed, Unavailable
 from zapd.store.changes import ChangeLog

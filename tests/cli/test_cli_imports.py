@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from support.cli_server import Served
 from test_cli_rest import new_key, new_name
 
 from zapd.cli.foreign import certificates, htpasswd, volttron
+from zapd.cli.importing import progress
 from zapd.errors import InvalidInput
 from zapd.zmtp.keys import decode_public_key, encode_key, generate_keypair
 
@@ -148,3 +150,20 @@ def test_sources_that_cannot_be_read(served: Served, tmp_path: Path) -> None:
         list(certificates(unnamed))
     with pytest.raises(InvalidInput):
         list(htpasswd(tmp_path))
+
+
+def test_progress_is_for_terminals_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal a bar shows how far it is, on standard error; elsewhere nothing is drawn."""
+    with progress("Sending", 10) as moved:
+        moved(5)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("Sending", 10) as moved:
+        moved(5)
+        moved(5, "The server imports")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Sending" in shown.err or "The server imports" in shown.err

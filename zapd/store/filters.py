@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from sqlalchemy import Column, ColumnElement, Text, or_, true, type_coerce
+from sqlalchemy import Column, ColumnElement, Text, and_, literal_column, or_, true, type_coerce
 
 from zapd.store.domains import is_everywhere
 from zapd.store.types import canonical
@@ -30,6 +30,12 @@ def granted_within(column: Column[tuple[str, ...]], patterns: Iterable[str]) -> 
     if is_everywhere(wanted):
         return true()
     return or_(*(_holds(column, canonical(p[:-1])[:-1] if p.endswith("*") else canonical(p)) for p in wanted))
+
+
+def in_state(column: Column[str], state: str) -> ColumnElement[bool]:
+    """Rows in this state. SQLite uses the index of those that are not active only where its condition is said."""
+    found = column == state
+    return found if state == "active" else and_(found, column != literal_column("'active'"))
 
 
 def collect(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 
 from sqlalchemy import Connection
 
@@ -73,7 +74,7 @@ class ImportService:
         return await self._importer.run(rows, plan, UserRecord, dry_run=dry_run, partial=partial)
 
     def _default(self, domains: Sequence[str] | None) -> Callable[[], tuple[str, ...]]:
-        return lambda: resolve_domains(domains or None, self._domains)
+        return cache(lambda: resolve_domains(domains or None, self._domains))
 
 
 class _Keys(Plan[KeyRow, KeyRecord]):
@@ -87,7 +88,8 @@ class _Keys(Plan[KeyRow, KeyRecord]):
         self._actor = actor
         self._moment = moment
         self._default = default
-        self._server_keys = server_keys
+        known = frozenset(server_keys())
+        self._server_keys = lambda: known
         self._keys = KeyRegistry()
         self._agents = AgentRegistry()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Final, TypedDict
+from datetime import datetime
+from typing import TypedDict
 
 from sqlalchemy import Connection
 
@@ -27,19 +27,15 @@ from zapd.admin.services.key_checks import (
     refuse_known_key,
     refuse_server_key,
 )
+from zapd.admin.services.rotation import GONE, Rotated, Rotation, check_overlap, ending, refuse_to_rotate
 from zapd.audit.event import AuditEvent, Tag
-from zapd.errors import Conflict, InvalidInput, NotFound
+from zapd.errors import Conflict, NotFound
 from zapd.store import rules, tables
 from zapd.store.agents import AgentRegistry
-from zapd.store.filters import collect, granted_in, granted_within
+from zapd.store.filters import collect, granted_in, granted_within, in_state
 from zapd.store.keys import KeyRecord, KeyRegistry, KeyState
 from zapd.zmtp.keys import check_public_key, fingerprint
 from zapd.zmtp.keys import fingerprint_id as fingerprint_of
-
-MAX_OVERLAP: Final = timedelta(days=366)
-"""How long two keys of one rotation may work together."""
-
-_GONE: Final = "The key is revoked: only a new key can take its place."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +52,6 @@ class NewKey:
     not_before: datetime | None = None
     expires: datetime | None = None
     pending: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """What `KeyService.rotate` wants to know: what it does not say is as it was."""
-
-    public_key: bytes
-    overlap: timedelta
-    """How long both keys work. Nothing: the old one is revoked at once."""
-    label: str | None = None
-    keep_expiry: bool = True
-    expires: datetime | None = None
-    """Of the new key; counts unless ``keep_expiry``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rotated:
-    """Both keys, as they are from then on."""
-
-    old: KeyRecord
-    new: KeyRecord
 
 
 class KeyChange(TypedDict, total=False):
@@ -159,7 +134,7 @@ class KeyService:
         if user is not None:
             where.append(tables.keys.c.user == user)
         if state is not None:
-            where.append(tables.keys.c.state == state)
+            where.append(in_state(tables.keys.c.state, state))
         if domain is not None:
             where.append(granted_in(tables.keys.c.domains, domain))
 
@@ -197,7 +172,7 @@ class KeyService:
             if after == before:
                 return Change(before)
             if before.state is KeyState.REVOKED:
-                raise Conflict(_GONE)
+                raise Conflict(GONE)
             saved = self._keys.save(connection, after, moment)
             return Change(saved, event(Tag.KEY_CHANGE, actor, before, saved))
 
@@ -208,7 +183,7 @@ class KeyService:
 
         def approved(before: KeyRecord) -> KeyRecord:
             if before.state is KeyState.REVOKED:
-                raise Conflict(_GONE)
+                raise Conflict(GONE)
             return replace(before, state=KeyState.ACTIVE)
 
         return await self._move(actor, fingerprint_id, approved, Tag.KEY_CHANGE, version, opens=True)
@@ -249,13 +224,12 @@ class KeyService:
         """
         actor.require(Operation.CHANGE_KEYS)
         moment = self._road.clock()
-        if not timedelta(0) <= rotation.overlap <= MAX_OVERLAP:
-            raise InvalidInput(f"Both keys can work together for 0 s to {MAX_OVERLAP.days} days.")
+        check_overlap(rotation.overlap)
 
         def work(connection: Connection) -> Change[Rotated]:
             before = self._own(connection, actor, fingerprint_id)
             check_version(before.version, version)
-            _refuse_to_rotate(before, moment)
+            refuse_to_rotate(before, moment)
             expires = before.expires if rotation.keep_expiry else rotation.expires
             check_times(None, expires, moment)
             new = checked(
@@ -274,7 +248,7 @@ class KeyService:
             )
             self._refuse_known(connection, actor, new)
             self._keys.add(connection, new)
-            old = self._keys.save(connection, _ending(before, new.fingerprint, moment, rotation.overlap), moment)
+            old = self._keys.save(connection, ending(before, new.fingerprint, moment, rotation.overlap), moment)
             added = event(Tag.KEY_ADD, actor, None, new)
             return Change(Rotated(old, new), added, (event(Tag.KEY_ROTATE, actor, before, old),))
 
@@ -319,28 +293,6 @@ class KeyService:
         refuse_server_key(record.public_key, self._server_keys, "a client")
         refuse_agents_key(record.public_key, self._agents.find_keys(connection, [record.public_key]))
         refuse_known_key(actor, self._keys.find(connection, record.fingerprint))
-
-
-def _refuse_to_rotate(before: KeyRecord, moment: datetime) -> None:
-    """Only a key that works, and has not been rotated, can be."""
-    if before.state is KeyState.REVOKED:
-        raise Conflict(_GONE)
-    if before.state is KeyState.PENDING:
-        raise Conflict("The key waits for its approval: approve it, or reject it and add the new one.")
-    if before.expires is not None and before.expires <= moment:
-        raise Conflict("The key has expired: add the new one, with the rights that it shall have.")
-    if before.replaced_by is not None:
-        raise Conflict(f"The key is being replaced already, by {before.replaced_by}: rotate that one.")
-
-
-def _ending(before: KeyRecord, successor: str, moment: datetime, overlap: timedelta) -> KeyRecord:
-    """The old key of a rotation: it goes when the overlap is over, if it does not go before."""
-    if not overlap:
-        return replace(before, state=KeyState.REVOKED, reason="rotated", replaced_by=successor)
-    end = moment + overlap
-    if before.expires is not None:
-        end = min(before.expires, end)
-    return replace(before, expires=end, replaced_by=successor)
 
 
 def _changed(before: KeyRecord, change: KeyChange) -> KeyRecord:

@@ -13,7 +13,8 @@ from zapd.admin.api.once import OnceRoute
 from zapd.admin.api.patch import named, no_nul
 from zapd.admin.api.render import etag, key_out
 from zapd.admin.api.schemas import KeyIn, KeyOut, KeyPatch, KeyState, Page, ReasonIn, RotatedOut, RotateIn
-from zapd.admin.services.keys import KeyChange, NewKey, Rotation
+from zapd.admin.services.keys import KeyChange, NewKey
+from zapd.admin.services.rotation import Rotation
 from zapd.admin.services.usage import UsageService
 from zapd.store import keys as store
 from zapd.zmtp.keys import decode_public_key
