@@ -154,6 +154,24 @@ async def test_an_import_without_a_journal_changes_nothing(admin: Admin):
     assert len(admin.journal.events) == 1100
 
 
+async def test_whoever_looks_for_owed_events_meanwhile_journals_none_twice(admin: Admin):
+    """The daemon looks for events that a crash kept out of the journal while an import is being journalled: each
+    event is there once."""
+    octets = _csv(*(f"{_quoted(_z85())},u" for _ in range(1600)))
+    importing = asyncio.ensure_future(_import(admin, octets))
+    found = 0
+    while not importing.done():
+        found += await admin.road.journal_missing()
+        await asyncio.sleep(0)
+    (await importing).listing.close()
+    found += await admin.road.journal_missing()
+    assert found > 0
+    assert sorted(event.change for event in admin.journal.events) == sorted(
+        {e.change for e in admin.journal.events}
+    )
+    assert len(admin.journal.events) == 1600
+
+
 async def test_a_revocation_has_its_turn_before_an_import_is_journalled(admin: Admin):
     """However many pages an import has, whoever revokes meanwhile waits for one of them."""
     leaver = await admin.keys.add(ADMIN, NewKey(generate_keypair()[0], "leaver"))

@@ -288,7 +288,10 @@ class ChangeRoad:
                 )
                 if not page:
                     break
-                await self._record([_numbered(row) for row in page], opens=True)
+                # Who looks for what a crash kept out of the journal may have had a turn before us.
+                owed = [row for row in page if not row.journalled and row.sequence not in self._unmarked]
+                if owed:
+                    await self._record([_numbered(row) for row in owed], opens=True)
                 first = page[-1].sequence
                 self._order.release()
                 held = False
