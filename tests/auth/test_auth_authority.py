@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from support.auth_scene import ADA, AGENT, EVE, curve, knowing_ada, null, plain,
 from zapd.auth.authority import Authority
 from zapd.auth.backend import UNKNOWN, Outcome, Principal, Verdict
 from zapd.auth.hashing import HashPool
-from zapd.auth.policy import Policy
+from zapd.auth.policy import Link, Policy
 from zapd.errors import ConfigurationError
 from zapd.testing import FakeBackend
 from zapd.zap import Asker, Status, ZapRequest, first_step
@@ -386,7 +387,47 @@ async def test_explain_names_each_step():
         ("reply", "granted"),
     ]
     assert steps[-1].detail == "ada"
+    assert steps[-1].principal == Principal("ada", ("staff",), (("Team", "engine"),))
     assert [step.status for step in steps] == [0] * 7 + [200]
+
+
+async def test_explain_says_why_and_shows_every_backend():
+    """Each rule says what it is, each backend its reason; those that are not asked are there too, and why."""
+    locked = FakeBackend(verdict=Verdict(Outcome.LOCKED, Principal("eve"), "expired", 1e9))
+    lab = rule("lab*", "pw", Link("a", on_unknown="next"), "keys", allow=("10.0.0.0/8", "192.0.2.0/24"))
+    world = await scene(lab, pw=FakeBackend(), a=locked, keys=knowing_ada())
+    world.handles["pw"].mechanisms = frozenset({"PLAIN"})
+    told = {step.step: step for step in await world.authority.explain(curve(domain="lab7"))}
+    assert told["domain"].detail == "rule 'lab*', the longest pattern that matches"
+    assert told["mechanism"].detail == "CURVE; allowed: CURVE, PLAIN"
+    assert told["address"].detail == "192.0.2.1 is in allow 192.0.2.0/24"
+    assert (told["backend pw"].verdict, told["backend pw"].detail) == ("not_asked", "it answers no CURVE")
+    words = "expired, as 'eve', until 2001-09-09 01:46:40Z; locked ends the chain"
+    assert (told["backend a"].verdict, told["backend a"].detail) == ("locked", words)
+    assert told["backend a"].milliseconds > 0
+    assert (told["backend keys"].verdict, told["backend keys"].detail) == ("not_asked", "the chain has ended")
+    assert (told["reply"].verdict, told["reply"].status) == ("expired", 400)
+    barred = (await world.authority.explain(curve(domain="lab7", address="198.51.100.1")))[-1]
+    assert (barred.verdict, barred.detail) == ("address_not_allowed", "198.51.100.1 is in no allow")
+    nowhere = (await world.authority.explain(curve(domain="x")))[-1]
+    assert nowhere.detail == "no rule matches"
+
+
+async def test_explain_says_what_would_be_decided_whatever_the_chain():
+    """Over many random chains and verdicts the explanation ends as deciding does."""
+    source = random.Random(3)
+    for _ in range(150):
+        names = source.sample("abc", source.randint(1, 3))
+        words = {name: source.choice(list(Outcome)) for name in names}
+        links = [Link(name, *(source.choice(("stop", "next")) for _ in range(3))) for name in names]
+        backends = {
+            name: FakeBackend(verdict=Verdict(word, Principal(name) if word is Outcome.ACCEPT else None))
+            for name, word in words.items()
+        }
+        world = await scene(rule("lab", *links, unknown_keys=source.choice(("refuse", "pending"))), **backends)
+        last = (await world.authority.explain(curve()))[-1]
+        decision = await world.ask(curve())
+        assert (last.status, last.verdict) == (int(decision.status), decision.reason), (links, words)
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,10 @@ def test_what_cannot_be_known_is_said() -> None:
     assert Lab.of("a", trail=[("a", "accept", 700.0)]).decide().status == 300
     assert "not there any more" in Lab.of("a", trail=accepted, agent="local:ipc://gone").decide().reason
     assert not Lab.of("a").decide().decidable
+    stale = Lab.of("a", trail=[("a", "stale", 1.0)], reason="granted_stale")
+    assert stale.decide().status == 300
+    forgiving = replace(stale.replay, forgiving=frozenset("a"))
+    assert forgiving.decide(stale.record) == Anew(200, "granted_stale")
     assert "unknown here" in Lab.of("a", trail=[("a", "perhaps", 1.0)]).decide().reason
 
 

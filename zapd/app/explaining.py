@@ -25,5 +25,7 @@ async def explain(authority: Authority, supposed: Supposed) -> Explanation:
         status=status,
         reason=reason,
         principal=last.detail if status == 200 else "",
+        groups=last.principal.groups if last.principal is not None else (),
+        attributes=last.principal.attributes if last.principal is not None else (),
         steps=tuple(Step(each.step, each.verdict, each.detail, each.milliseconds) for each in steps),
     )

@@ -90,6 +90,8 @@ class Replay:
     """What each listener without agents (``local:…``) may ask about."""
     changed: frozenset[str] = frozenset()
     """Backends that are set up otherwise than they were."""
+    forgiving: frozenset[str] = frozenset()
+    """Backends whose earlier yes stands in while they are away (``stale_if_error``)."""
     _memory: OrderedDict[tuple[str, ...], Sequence[tuple[str, str, float]]] = field(
         default_factory=OrderedDict, init=False, repr=False
     )
@@ -144,8 +146,10 @@ class Replay:
             if link.backend in self.changed:
                 return Anew(_UNDECIDABLE, f"backend {link.backend} is set up otherwise now")
             said, spent = trail[link.backend]
+            if said == "stale" and link.backend in self.forgiving:
+                return Anew(200, "granted_stale")
             try:
-                outcome = Outcome(said)
+                outcome = Outcome.UNAVAILABLE if said == "stale" else Outcome(said)
             except ValueError:
                 return Anew(_UNDECIDABLE, f"backend {link.backend} said something unknown here")
             late = outcome is Outcome.UNAVAILABLE and past.reason == "deadline"

@@ -116,6 +116,7 @@ def _rules(config: Config, current: Config | None) -> Replay:
             for name, section in config.backend.items()
             if name in then and (section.type, section.settings) != (then[name].type, then[name].settings)
         ),
+        frozenset(name for name, section in config.backend.items() if section.stale_if_error),
     )
 
 

@@ -450,14 +450,16 @@ class ExplainStep(Shape):
     """A rule or a backend, what it says, and how long it took."""
 
     step: str
-    """``domain``, ``mechanism``, ``address``, or ``backend:<name>``."""
+    """``policy``, ``asker``, ``domain``, ``mechanism``, ``address``, ``credentials``, ``backend <name>``,
+    ``reply``."""
     verdict: str
     text: str = ""
     milliseconds: float = 0.0
 
 
 class ExplainOut(Shape):
-    """What would be decided now, and why. PLAIN is explained without a password: as if it were right."""
+    """What would be decided now, and why. PLAIN is explained up to the backends, since no password is given: then
+    ``reason`` is ``password_not_given``."""
 
     status: int
     reason: str
