@@ -85,6 +85,7 @@ class Directory:
         self._servers = servers
         self._groups = Groups(settings)
         self._has_service = bool(settings.bind_dn)
+        self._unwise = "; ".join(problem for _, problem, _ in settings.warnings())
         self._lock = threading.Lock()
         self._pace = Pace()
         self._wanted = tuple(
@@ -113,7 +114,7 @@ class Directory:
     def start(self) -> None:
         """See that a server answers, and that there is something to search. Raises `Trouble`."""
         self._servers.ask(self._look)
-        self._complain("")
+        self._content()
 
     def check(self, question: Question) -> Verdict:
         """ACCEPT, REJECT, LOCKED, UNKNOWN; UNAVAILABLE for every doubt."""
@@ -130,7 +131,7 @@ class Directory:
             verdict = Verdict(Outcome.UNAVAILABLE, Principal(question.username or doubt.dn[:255]), doubt.reason)
             if self._pace.allows():
                 log.warning("an entry is in doubt", backend=self.name, entry=doubt.dn, reason=str(doubt))
-        self._complain("")
+        self._content()
         return verdict
 
     def close(self) -> None:
@@ -265,9 +266,13 @@ class Directory:
             if not found:
                 raise Trouble("base_missing", f"{session.place}: base cannot be read")
 
+    def _content(self) -> None:
+        """A question was answered; a server that did not answer it is worth a word all the same."""
+        trouble = self._servers.trouble
+        self._complain(f"{trouble}; another server answers" if trouble else "")
+
     def _complain(self, text: str) -> None:
-        if not text:
-            text = "; ".join(problem for _, problem, _ in self.settings.warnings())
+        text = text or self._unwise
         with self._lock:
             if text == self.problem:
                 return

@@ -78,6 +78,8 @@ class Server:
         self._kept: dict[Role, deque[tuple[Link, float]]] = {role: deque() for role in Role}
         self._pause = 0.0
         self.aside_until = 0.0
+        self.trouble = ""
+        """What it met last, if it met trouble."""
 
     def take(self, role: Role, until: float) -> Link:
         """A connection: one that was kept and is still good, else a new one. Raises `Trouble`."""
@@ -102,8 +104,9 @@ class Server:
             while kept:
                 kept.popleft()[0].close()
 
-    def fared(self, well: bool) -> None:
-        if well:
+    def fared(self, trouble: str = "") -> None:
+        self.trouble = trouble
+        if not trouble:
             self._pause = self.aside_until = 0.0
             return
         self._pause = min(max(FIRST_PAUSE, self._pause * 2), LAST_PAUSE)
@@ -180,10 +183,15 @@ class Servers:
                 return self._ask(server, work, now + (until - now) / max(1, ready))
             except Trouble as found:
                 trouble = found
-                server.fared(well=False)
+                server.fared(str(found))
                 if monotonic() >= until:
                     break
         raise trouble
+
+    @property
+    def trouble(self) -> str:
+        """What those met that could not answer when they were asked last."""
+        return "; ".join(server.trouble for server in self._servers if server.trouble)
 
     def close(self) -> None:
         """Close what is kept, and keep nothing more."""
@@ -225,10 +233,10 @@ class Servers:
                 answer = work(session)
             except Doubt:
                 good = True
-                server.fared(well=True)
+                server.fared()
                 raise
             good = True
-            server.fared(well=True)
+            server.fared()
             return answer
         finally:
             session.end(good=good)

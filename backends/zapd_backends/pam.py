@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+import secrets
+from collections import deque
 from collections.abc import Mapping
 from time import monotonic
 from typing import Annotated, ClassVar, Final, Literal, Self
@@ -25,8 +27,8 @@ from zapd_backends.pam_worker import Ask, Told
 
 WITHIN: Final = 0.9
 """The part of the backend's deadline that a process has: whoever waits hears why."""
-FADING: Final = 0.9
-"""How much of the dearest answer's time is still waited for with each cheaper one."""
+REMEMBERED: Final = 32
+"""How many answers' times are known."""
 
 _WRONG: Final = Verdict(Outcome.REJECT, reason="wrong_password")
 
@@ -75,7 +77,7 @@ class PamBackend:
         self._places = (confdir,) if confdir else SERVICE_DIRS
         self._seconds = deadline * WITHIN
         self._processes = Processes(settings.service, confdir, settings.processes)
-        self._dearest = 0.0
+        self._took: deque[float] = deque(maxlen=REMEMBERED)
 
     @classmethod
     def from_settings(cls, name: str, settings: Mapping[str, object], context: BackendContext) -> Self:
@@ -104,6 +106,8 @@ class PamBackend:
         """ACCEPT, REJECT, LOCKED, UNKNOWN; NOT_YET where the settings say so; UNAVAILABLE for every doubt."""
         user = self._account(question.username)
         if user is None:
+            await asyncio.sleep(0)
+            await self._level(0.0, unknown=True)
             return UNKNOWN
         if not question.password or b"\0" in question.password:
             return _WRONG
@@ -152,11 +156,12 @@ class PamBackend:
         return Verdict(Outcome.UNAVAILABLE, reason=f"pam_error_{code}" if 0 <= code < 100 else "pam_error")
 
     async def _level(self, seconds: float, *, unknown: bool) -> None:
-        """Let "unknown" take as long as a known user's answer of late: modules hash nothing for strangers."""
+        """Let "unknown" take as long as one of the last answers about known users: modules hash nothing for
+        strangers."""
         if not unknown:
-            self._dearest = max(seconds, self._dearest * FADING)
-            return
-        await asyncio.sleep(max(0.0, min(self._dearest, self._seconds / 2) - seconds))
+            self._took.append(seconds)
+        elif self._took:
+            await asyncio.sleep(max(0.0, min(secrets.choice(self._took), self._seconds / 2) - seconds))
 
 
 def _host(address: str) -> str:

@@ -187,12 +187,16 @@ async def test_the_next_server_is_asked(make_slapd, monkeypatch):
 
     async with ldap_backend(settings, deadline=6.0) as backend:
         assert await where(backend) == "first"
+        assert backend.problem == ""
         first.stop()
         assert await where(backend) == "second"
+        assert first.url in backend.problem
+        assert "another server answers" in backend.problem
         first.start()
         async with asyncio.timeout(20):
             while await where(backend) != "first":
                 await asyncio.sleep(0.02)
+        assert backend.problem == ""
         first.pause()
         assert await where(backend) == "second"
         first.resume()

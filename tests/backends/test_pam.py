@@ -307,6 +307,21 @@ async def test_names_that_no_account_has_are_unknown(stack, name):
     assert (await say(stack, ask(name, b"x"), service="other")).outcome is Outcome.UNKNOWN
 
 
+async def test_strangers_wait_as_long_as_others(stack):
+    """Names that are unknown, and those that reach no module, take the time of a known one of late."""
+    stack.add(alice="alice-Pw1")
+    stack.zapd()
+    async with running(stack) as backend:
+        await backend.check(WRONG)
+        assert len(backend._took) == 1
+        backend._took[0] = 0.4
+        for name in ("eve", "root", "a/b"):
+            started = time.monotonic()
+            assert (await backend.check(ask(name, b"x"))).outcome is Outcome.UNKNOWN
+            assert time.monotonic() - started >= 0.39
+        assert list(backend._took) == [0.4]
+
+
 async def test_names_may_be_mapped(stack):
     """By a template, or one by one; the principal is the account."""
     stack.add(alice="alice-Pw1", zmq_alice="other-Pw1", root="root-Pw1")
