@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.app_scene import ALICE, Asking, parts, wait_for, z85
+from support.app_scene import ALICE, Asking, parts, z85
 from support.serving import Zapd
 from support.workers_scene import (
     WORKERS,
@@ -25,6 +25,7 @@ from support.workers_scene import (
     recorded,
     spread,
     still_open,
+    wait_for,
 )
 
 
@@ -114,13 +115,13 @@ def test_a_killed_worker_is_replaced_and_loses_no_record(zapd: Zapd) -> None:
             for number, pid in pids(zapd).items():
                 counted = metrics(zapd)["zapd_network_events_total"]["messages_received"]
                 os.kill(pid, signal.SIGKILL)
-                assert wait_for(lambda number=number, pid=pid: pids(zapd)[number] != pid, 30), zapd.logged()
+                assert wait_for(lambda number=number, pid=pid: pids(zapd)[number] != pid), zapd.logged()
                 assert ready(zapd)
                 assert metrics(zapd)["zapd_network_events_total"]["messages_received"] >= counted
         finally:
             stop.set()
             thread.join()
-        assert wait_for(lambda: spread(zapd) == [2, 2], 30), spread(zapd)
+        assert wait_for(lambda: spread(zapd) == [2, 2]), spread(zapd)
         assert metrics(zapd)["zapd_worker_replaced_total"] == {"1": 1, "2": 1}
         assert [asking.ask(ALICE) for asking in askers[1:]] == [200] * 3
     assert heard > 0
@@ -166,7 +167,7 @@ def test_signals_reach_all_workers_through_their_parent(zapd: Zapd) -> None:
         assert [asking.ask(ALICE), other.ask(ALICE)] == [400, 400]
         pid = pids(zapd)[1]
         os.kill(pid, signal.SIGKILL)
-        assert wait_for(lambda: pids(zapd)[1] != pid, 30)
+        assert wait_for(lambda: pids(zapd)[1] != pid)
     with Asking(zapd) as asking, Asking(zapd) as other:
         assert [asking.ask(ALICE), other.ask(ALICE)] == [400, 400]
     workers = pids(zapd)
@@ -186,7 +187,7 @@ def test_workers_end_when_their_parent_is_gone(zapd: Zapd) -> None:
     its database is away, waits for it as one process does: up, not ready, 300, and later by itself 200."""
     workers = pids(zapd)
     zapd.stop(signal.SIGKILL)
-    assert wait_for(lambda: not any(alive(pid) for pid in workers.values()), 30)
+    assert wait_for(lambda: not any(alive(pid) for pid in workers.values()))
     database, away = zapd.folder / "data" / "zapd.db", zapd.folder / "data" / "away.db"
     database.rename(away)
     zapd.start()

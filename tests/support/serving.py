@@ -20,6 +20,8 @@ from zapd.cli.init import initialize
 from zapd.zmtp.keys import encode_key, generate_keypair
 
 PATIENCE = 20.0
+START = 60.0
+"""Seconds to come up: several processes may have to, on a machine that has other things to do."""
 
 
 class Zapd:
@@ -64,7 +66,11 @@ class Zapd:
         threading.Thread(target=_read, args=(self.process, lines), daemon=True).start()
         self.zap = []
         while True:
-            line = lines.get(timeout=PATIENCE)
+            try:
+                line = lines.get(timeout=START)
+            except queue.Empty:
+                self.stop(signal.SIGKILL)
+                raise AssertionError(f"zapd did not start in {START:g} s: {self.logged()}") from None
             if not line:
                 self.process.wait(PATIENCE)
                 self.log.close()

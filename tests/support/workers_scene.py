@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import zmq
 from prometheus_client.parser import text_string_to_metric_families
-from support.app_scene import CONFIGURATION, wait_for
+from support import app_scene
+from support.app_scene import CONFIGURATION
 from support.serving import Zapd
 
 from zapd.agent.keyfile import read_keys
@@ -29,6 +30,15 @@ domains = ["*"]
 users = [4242]
 """
 )
+
+
+LONG = 60.0
+"""Seconds after which waiting is given up; a worker that is replaced starts a whole zapd."""
+
+
+def wait_for(condition: Callable[[], object]) -> bool:
+    """Whether it came true in time."""
+    return app_scene.wait_for(condition, LONG)
 
 
 def pids(zapd: Zapd) -> dict[int, int]:
@@ -132,4 +142,4 @@ class Enrolled:
 
 def ready(zapd: Zapd) -> bool:
     """Every worker is up, and this is what ``/readyz`` says."""
-    return wait_for(lambda: zapd.call("GET", "/readyz").status_code == 200, 30)
+    return wait_for(lambda: zapd.call("GET", "/readyz").status_code == 200)
