@@ -11,7 +11,7 @@ TEST_PACKAGES  := postgresql slapd ldap-utils openssl libpam-pwdfile libpam-wrap
 BENCH_PACKAGES := libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc libc6-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test lint format bench clean packages-test packages-bench
+.PHONY: help serve demo test faults lint format bench clean packages-test packages-bench
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(VENV)/.server  ## watch zapd admit one client, refuse another, and revok
 
 test: packages-test lint  ## everything that CI runs: format, lint, types, layers, tests with coverage
 	@sh scripts/test.sh '$(BIN)/python' '$(WORKERS)' $(PYTEST)
+
+faults: packages-test $(VENV)/.dev  ## every backend broken in every way, as a table
+	$(BIN)/python -m pytest -q tests/backends/test_backend_faults.py
 
 lint: $(VENV)/.dev  ## formatter, linter, types, layers; changes nothing
 	$(BIN)/ruff check .
