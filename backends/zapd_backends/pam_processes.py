@@ -24,6 +24,8 @@ from zapd_backends.pam_worker import LENGTH, MAX_MESSAGE, Ask, Told
 
 WAITING: Final = 64
 """Questions that may wait for a process."""
+STARTING: Final = 10.0
+"""Seconds that a process may take to start."""
 CLOSING: Final = 1.0
 """Seconds that closing waits for killed processes to be gone."""
 
@@ -38,6 +40,7 @@ class Processes:
         self._free = asyncio.Semaphore(count)
         self._idle: list[Process] = []
         self._waiting = 0
+        self._starting: set[asyncio.Task[Process]] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -60,15 +63,24 @@ class Processes:
         finally:
             self._waiting -= 1
         process: Process | None = None
+        starting: asyncio.Task[Process] | None = None
         told: Told | None = None
         try:
             if self._closed:
                 raise Unavailable("closed")
-            process = self._kept() or await self._spawn()
+            process = self._kept()
+            if process is None:
+                # Whoever gives up while one starts leaves it to the next: slow machines get there in the end.
+                starting = asyncio.get_running_loop().create_task(self._spawn())
+                self._starting.add(starting)
+                process = await asyncio.shield(starting)
+                self._starting.discard(starting)
             told = await _exchange(process, question)
             return told
         finally:
-            if process is None:
+            if process is None and starting is not None:
+                starting.add_done_callback(self._adopt)
+            elif process is None:
                 self._free.release()
             elif told is None or self._closed:
                 self._end(process, held=True)
@@ -79,10 +91,23 @@ class Processes:
     async def aclose(self) -> None:
         """Kill them all."""
         self._closed = True
+        for starting in tuple(self._starting):
+            starting.cancel()
+            await asyncio.wait((starting,))
         while self._idle:
             self._end(self._idle.pop(), held=False)
         if self._ending:
             await asyncio.wait(self._ending, timeout=CLOSING)
+
+    def _adopt(self, starting: asyncio.Task[Process]) -> None:
+        """Keep a process that nobody waits for any more, and give its place back."""
+        self._starting.discard(starting)
+        if not starting.cancelled() and starting.exception() is None:
+            if self._closed:
+                self._end(starting.result(), held=False)
+            else:
+                self._idle.append(starting.result())
+        self._free.release()
 
     def _kept(self) -> Process | None:
         while self._idle:
@@ -108,8 +133,11 @@ class Processes:
             raise Unavailable(f"a process for PAM cannot be started: {error.strerror}") from None
         ready = False
         try:
-            await _receive(process)
+            async with asyncio.timeout(STARTING):
+                await _receive(process)
             ready = True
+        except TimeoutError:
+            raise Unavailable(f"a process for PAM is not ready after {STARTING:g} s") from None
         except Unavailable:
             raise Unavailable("a process for PAM ends as soon as it starts; is libpam there?") from None
         finally:

@@ -284,6 +284,28 @@ async def test_a_process_that_dies_is_replaced(stack):
         assert (await backend.check(ALICE)).outcome is Outcome.ACCEPT
 
 
+async def test_a_process_may_start_slower_than_a_question_may_take(stack):
+    """Whoever gives up meanwhile leaves the process to the next one, so that it is ready in the end."""
+    stack.add(alice="alice-Pw1")
+    stack.zapd()
+    async with running(stack, deadline=1.0, processes=1) as backend:
+        pool = backend._processes
+        pool._words = ("/bin/sh", "-c", 'sleep 2; exec "$@"', "sh", *pool._words)
+        (process,) = pool._idle
+        os.kill(process.pid, signal.SIGKILL)
+        await process.wait()
+        assert (await backend.check(ALICE)).reason == "pam_late"
+        async with asyncio.timeout(PATIENCE):
+            while (await backend.check(ALICE)).outcome is not Outcome.ACCEPT:
+                pass
+    backend = make(stack, deadline=0.2)
+    pool = backend._processes
+    pool._words = ("/bin/sleep", "1000")
+    assert (await backend.check(ALICE)).reason == "pam_late"
+    await backend.aclose()  # one that starts is no hindrance
+    assert not [task for task in asyncio.all_tasks() if "_spawn" in repr(task)]
+
+
 async def test_many_questions_wait_their_turn_and_too_many_are_busy(stack):
     """More than processes wait; more than may wait hear so; each gets its own answer."""
     stack.add(alice="alice-Pw1")
