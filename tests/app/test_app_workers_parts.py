@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,21 @@ from support.app_scene import CONFIGURATION
 from support.workers_scene import WORKERS
 
 from zapd.app.gauges import Joined
+from zapd.app.registry import Registry
 from zapd.app.restart import keeping_start_only, needs_restart, start_only
+from zapd.app.watermark import Watermark
 from zapd.app.workers import channel as channels
 from zapd.app.workers.channel import LONGEST, Channel, Closed
 from zapd.app.workers.handing import hand_over, take
 from zapd.app.workers.joining import Counts
 from zapd.app.workers.messages import Begin, CatchUp, Done, Failed, Load, Look, Message, Prepare, Report, Stop
 from zapd.app.workers.sharing import share
+from zapd.cli.init import initialize
 from zapd.config import Config, load
 from zapd.errors import ConfigurationError, Unavailable
 from zapd.net.address import peer_credentials
+from zapd.store.changes import ChangeLog
+from zapd.store.engine import writing
 
 
 @asynccontextmanager
@@ -265,3 +271,33 @@ def test_a_label_that_only_one_has_is_kept() -> None:
     joined.add([("zapd_backend_questions_total", "", {"keys": 1.0})])
     joined.add([("zapd_backend_questions_total", "", {"keys": 2.0, "staff": 5.0})])
     assert list(joined.gauges()) == [("zapd_backend_questions_total", "", {"keys": 3.0, "staff": 5.0})]
+
+
+async def test_a_change_that_cannot_be_read_stops_decisions_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was told of a revocation and does not have it decides nothing; by itself it comes back."""
+    await asyncio.to_thread(initialize, tmp_path)
+    url = f"sqlite:///{tmp_path}/data/zapd.db"
+    registry = Registry(url, tmp_path, 60.0, Watermark(tmp_path / "newest-change"))
+    await registry.start()
+    try:
+        with writing(registry.engine) as connection:
+            row = {"kind": "key", "subject": "x", "time": datetime.now(UTC), "event": "{}"}
+            sequence = ChangeLog().append(connection, **row)
+        with monkeypatch.context() as patch:
+            patch.setattr(registry.feed, "_read", lambda: (_ for _ in ()).throw(OSError("too many open files")))
+            with pytest.raises(Unavailable, match="too many open files"):
+                await registry.reach(sequence)
+            assert not registry.is_current()
+            assert "not in force" in registry.problem
+        async with asyncio.timeout(20):
+            while not registry.is_current():
+                await asyncio.sleep(0.01)
+        assert registry.feed.position == sequence
+        await registry.reach(sequence)
+        with pytest.raises(Unavailable, match="does not hold it"):
+            await registry.reach(sequence + 1)
+        assert not registry.is_current(), "somebody knows of a change that our database has not"
+    finally:
+        await registry.aclose()

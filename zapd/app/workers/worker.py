@@ -47,8 +47,9 @@ _BATCH = 16
 
 def main(number: int, channel: int, connections: int) -> int:
     """Run until the parent is gone or says so; the exit code."""
+    # A terminal and systemd tell the whole group; the parent decides. Not SIG_IGN: backends' processes inherit it.
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)  # a terminal and systemd tell the whole group; the parent decides
+        signal.signal(each, lambda _number, _frame: None)
     logs.configure(worker=number)
     lifecycle.keep_secrets_in()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
