@@ -102,7 +102,8 @@ def _problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == MEDIA_TYPE
     body = response.json()
-    assert body.keys() == {"type", "title", "status", "code", "detail", "errors"}
+    assert body.keys() == {"type", "title", "status", "code", "detail", "errors", "request"}
+    assert body["request"] == response.headers["x-request-id"]
     assert (body["status"], body["code"], body["title"]) == (status, code, PROBLEMS[code][1])
     assert PROBLEMS[code][0] == status
     return body

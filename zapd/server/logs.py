@@ -21,6 +21,7 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO, worker
     out = stream or sys.stderr
     on_terminal = out.isatty()
     shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,  # the request of the admin API that is worked on
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from zapd.admin.api.schemas import FieldProblem, Problem
 from zapd.admin.api.streaming import BrokenOff
+from zapd.admin.requests import current_request, request_named
 from zapd.admin.services.importing import ImportRefused
 from zapd.errors import ZapdError
 
@@ -68,6 +69,7 @@ def problem_response(
         code=code,
         detail=detail,
         errors=list(errors),
+        request=current_request(),
     )
     sent = dict(headers or {})
     if status == 401:
@@ -109,10 +111,13 @@ async def _http(_request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    # The path's template, not the path: names may stand in it. The traceback shows code, not values.
-    route = getattr(request.scope.get("route"), "path", "?")
-    if isinstance(error, BrokenOff):
-        _log.warning("an answer to %s %s was broken off: %s", request.method, route, error)
-        return problem_response("unavailable")
-    _log.error("a bug in %s %s: %s", request.method, route, type(error).__name__, exc_info=error)
-    return problem_response("error", "This is a bug of zapd's; its log says more.")
+    # Called from outside of everything else, so that the request's id is no longer in the context.
+    with request_named(request.scope.get("zapd.request", "")) as name:
+        # The path's template, not the path: names may stand in it. The traceback shows code, not values.
+        route = getattr(request.scope.get("route"), "path", "?")
+        if isinstance(error, BrokenOff):
+            _log.warning("an answer to %s %s was broken off: %s", request.method, route, error)
+            return problem_response("unavailable")
+        _log.error("a bug in %s %s: %s", request.method, route, type(error).__name__, exc_info=error)
+        said = "This is a bug of zapd's; its log says more."
+        return problem_response("error", said, headers={"X-Request-Id": name})

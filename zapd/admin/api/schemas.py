@@ -62,6 +62,8 @@ class Problem(Shape):
     """Stable; see the table of `zapd.admin.api.errors`."""
     detail: str = ""
     errors: list[FieldProblem] = []
+    request: str = ""
+    """The request's id, as ``X-Request-Id``, zapd's log and the record have it."""
 
 
 # -- keys ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
@@ -20,6 +21,7 @@ import msgspec
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from zapd.admin.requests import stamped
 from zapd.admin.services.once import Once, current
 from zapd.audit.event import AuditEvent
 from zapd.audit.journal import JournalUnavailable
@@ -268,7 +270,7 @@ class ChangeRoad:
             if change.event is None:
                 return change.result, ()
             changes = []
-            for event in (change.event, *change.also):
+            for event in map(stamped, (change.event, *change.also)):
                 sequence = self._log.append(connection, **self._row(event))
                 changes.append((sequence, msgspec.structs.replace(event, change=sequence)))
         return change.result, changes
@@ -315,7 +317,7 @@ class ChangeRoad:
                 waiting.clear()
 
             def note(event: AuditEvent) -> None:
-                waiting.append(self._row(event))
+                waiting.append(self._row(stamped(event)))
                 if len(waiting) >= _PAGE:
                     flush()
 
@@ -376,7 +378,7 @@ def _numbered(row: LoggedChange) -> tuple[int, AuditEvent]:
 async def _off_the_loop(work: Callable[[], Result], threads: Executor) -> Result:
     """Run database work in a thread, and say its troubles in our own words."""
     try:
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
+        return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, work)
     except IntegrityError as trouble:
         raise Conflict("Somebody else made the same thing at the same moment. Look again.") from trouble
     except SQLAlchemyError as trouble:

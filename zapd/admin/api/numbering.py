@@ -1,0 +1,52 @@
+"""Gives each request its id, says it in the answer, and writes a line for each that changed something.
+
+Plain ASGI, around everything else. A line has the path's template, never the path, in which names stand.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from zapd.admin.requests import request_named
+
+HEADER: Final = b"x-request-id"
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+log = structlog.get_logger(__name__)
+
+
+class Numbering:
+    """See `zapd.admin.requests`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        offered = dict(scope["headers"]).get(HEADER, b"").decode("latin-1")
+        started = time.monotonic()
+        with request_named(offered) as name:
+            scope["zapd.request"] = name  # for who answers from outside of this, when there is a bug within
+
+            async def named(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message.get("headers", ()), (HEADER, name.encode())]
+                    # Strangers change nothing, and so write no line.
+                    if scope["method"] not in _READS and message["status"] < 400:
+                        log.info(
+                            "a request was carried out",
+                            method=scope["method"],
+                            route=getattr(scope.get("route"), "path", "?"),
+                            status=message["status"],
+                            milliseconds=round((time.monotonic() - started) * 1000, 1),
+                        )
+                await send(message)
+
+            await self._app(scope, receive, named)
