@@ -7,9 +7,10 @@ import pytest
 from support.audit_quiet import QuietCopy, QuietJournals
 from support.store_admin import ADMIN, LIMITED, OPERATOR
 
+from zapd.admin.api.events import events
 from zapd.admin.roles import Actor
 from zapd.admin.services.audit import AuditFilter, AuditService
-from zapd.errors import Conflict, Forbidden, Unauthenticated, Unavailable
+from zapd.errors import Conflict, Forbidden, InvalidInput, Unauthenticated, Unavailable
 
 
 async def _nothing_found(
@@ -56,3 +57,24 @@ async def test_what_takes_long_is_bounded_and_ends_with_its_token():
     with pytest.raises(Forbidden):
         await audit.verify(LIMITED)
     assert (await audit.verify(OPERATOR))["good"]
+
+
+async def test_a_silent_follower_hears_that_all_is_well(monkeypatch: pytest.MonkeyPatch):
+    """Where nothing is recorded an id without data comes now and then: it is no event, keeps the connection
+    alive, and says how far one has come."""
+    monkeypatch.setattr("zapd.admin.services.audit.HEARTBEAT", 0.0)
+    audit = AuditService(_nothing_found, copy=QuietCopy())
+
+    async def still() -> Actor:
+        return ADMIN
+
+    follower = await audit.follow(ADMIN, AuditFilter(), still, last="7-0123456789abcdef-3")
+    told = events(follower.told())
+    heard = [await anext(told) for _ in range(4)]
+    await told.aclose()
+    follower.close()
+    assert heard[0] == b"retry: 1000\n\n"
+    assert heard[1:] == [b": \nid: 7-0123456789abcdef-3\n\n"] * 3
+    with pytest.raises(InvalidInput):
+        await audit.follow(ADMIN, AuditFilter(), still, last="7-elsewhere; x-3")
+    assert audit.followers == 0
