@@ -41,8 +41,8 @@ def test_a_request_is_found_again_wherever_it_left_a_trace(tmp_path: Path) -> No
         ]
         assert changes == [("key.add", "deploy-7"), ("key.add", "many"), ("key.add", "many")]
         lines = [json.loads(line) for line in zapd.logged().splitlines()]
-        told = [line for line in lines if line["event"] == "a request was carried out"]
-        assert [(line["request"], line["method"], line["route"], line["status"]) for line in told] == [
-            ("deploy-7", "POST", "/keys", 201),
-            ("many", "POST", "/keys/import", 200),
+        told = [line for line in lines if line["logger"].endswith("numbering")]
+        assert [(line["request"], line["event"].partition(" in ")[0]) for line in told] == [
+            ("deploy-7", "POST /keys: 201"),
+            ("many", "POST /keys/import: 200"),
         ]

@@ -5,10 +5,10 @@ Plain ASGI, around everything else. A line has the path's template, never the pa
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Final
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zapd.admin.requests import request_named
@@ -16,7 +16,7 @@ from zapd.admin.requests import request_named
 HEADER: Final = b"x-request-id"
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Numbering:
@@ -40,13 +40,9 @@ class Numbering:
                     message["headers"] = [*message.get("headers", ()), (HEADER, name.encode())]
                     # Strangers change nothing, and so write no line.
                     if scope["method"] not in _READS and message["status"] < 400:
-                        log.info(
-                            "a request was carried out",
-                            method=scope["method"],
-                            route=getattr(scope.get("route"), "path", "?"),
-                            status=message["status"],
-                            milliseconds=round((time.monotonic() - started) * 1000, 1),
-                        )
+                        route = getattr(scope.get("route"), "path", "?")
+                        spent = (time.monotonic() - started) * 1000
+                        _log.info("%s %s: %d in %.1f ms", scope["method"], route, message["status"], spent)
                 await send(message)
 
             await self._app(scope, receive, named)
