@@ -16,13 +16,13 @@ from zapd.audit.verify import verify
 from zapd.auth.admission import encode_admission
 from zapd.auth.backend import Admission
 from zapd.server.express import Express
-from zapd.server.wire_question import WireQuestion
+from zapd.server.wire_question import WireQuestion, wire_form
 from zapd.zap import Asker
 from zapd.zmtp.decoding import ClearDecoder, Item
 from zapd.zmtp.framing import encode_messages
 from zapd.zmtp.keys import fingerprint
 from zapd.zmtp.limits import DEFAULT_LIMITS
-from zapd.zmtp.run import Run
+from zapd.zmtp.run import Run, shape_of
 
 EDGE = Asker("edge-1", ("orders", "metrics"))
 
@@ -80,7 +80,7 @@ QUESTIONS = st.builds(
     ),
     st.sampled_from([ALICE, ALICE, ALICE, STRANGER]),
     st.sampled_from([b"orders", b"orders", b"metric", b"other!"]),
-    st.sampled_from([b"127.0.0.1", b"127.0.0.2", b"nowhere! "]),
+    st.sampled_from([b"127.0.0.1", b"127.0.0.2", b"nowhere! ", b"127.0.0.123", b"::1"]),
     st.sampled_from([b"1.0", b"1.0", b"1.0", b"1.1"]),
     st.sampled_from([b"CURVE", b"CURVE", b"PLAIN"]),
     st.sampled_from([[], [b"q" * 16], [b"\0abcd", b"r" * 16], [b"short"]]),
@@ -117,6 +117,32 @@ async def test_many_that_lie_alike_leave_in_one_write(tmp_path: Path) -> None:
     assert [bytes.fromhex(text) for text in ids if text] == [parts[0] for parts in run]
     report = verify(tmp_path)
     assert report.ok, list(report.lines())
+
+
+async def test_questions_from_addresses_of_all_lengths_are_answered_together(tmp_path: Path) -> None:
+    """As a fleet asks: once a few have shown how long the parts may be, all that come are one run, one write."""
+    peer = Connection(EDGE)
+    addresses = [b"10.0.0.%d" % (3 * number) for number in range(80)]
+    asked = [
+        [b"%016d" % number, b"", b"1.0", b"1", b"orders", address, b"", b"CURVE", ALICE]
+        for number, address in enumerate(addresses)
+    ]
+    async with house(tmp_path, "relaxed") as zapd:
+        open_express(zapd)
+        decoder = ClearDecoder(DEFAULT_LIMITS)
+        for _ in range(2):
+            items: list[Item] = []
+            decoder.feed(encode_messages(asked), items)
+        (run,) = items
+        assert isinstance(run, Run)
+        assert len(run) == 80
+        zapd.endpoint.on_messages(peer, run)
+        assert peer.writes == 1
+    assert {parts[4] for parts in peer.sent} == {b"200"}
+    records = [json.loads(line) for line in zapd.lines().splitlines()]
+    assert [record["address"] for record in records if "question_id" in record] == [
+        address.decode() for address in addresses
+    ]
 
 
 async def test_strangers_within_a_run_do_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -169,7 +195,6 @@ async def test_a_run_whose_group_is_lost_is_not_admitted(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     "sizes",
     [
-        (),
         (32,),
         (3, 1, 6, 9, 0, 5, 32),
         (3, 3, 1, 6, 9, 0, 5, 32),
@@ -183,14 +208,14 @@ async def test_a_run_whose_group_is_lost_is_not_admitted(tmp_path: Path, monkeyp
 )
 def test_shapes_that_no_question_has_are_left_alone(sizes: tuple[int, ...]) -> None:
     """Too few parts, no delimiter or two, a part of the wrong size, too many hops."""
-    assert WireQuestion.of(sizes) is None
+    assert WireQuestion.of(shape_of(tuple((size,) for size in sizes))) is None
 
 
 def test_a_questions_parts_stand_where_they_are_looked_for() -> None:
     """Head, middle and key together are the question; the id is the frame before the delimiter."""
     parts = question(ALICE, envelope=[b"\0abcd", b"q" * 16])
-    shape = WireQuestion.of(tuple(map(len, parts)))
-    assert shape is not None
+    shape = wire_form(shape_of(tuple((len(part),) for part in parts)))
+    assert isinstance(shape, WireQuestion)
     octets = encode_messages([parts] * 3)
     rows = shape.cut(octets)
     assert b"".join(piece for row in rows for piece in row) == octets
@@ -200,5 +225,5 @@ def test_a_questions_parts_stand_where_they_are_looked_for() -> None:
     assert head[shape.question_id] == b"q" * 16
     assert shape.open_middle(middle) == (b"orders", b"127.0.0.1", b"", b"CURVE")
     assert key == ALICE
-    assert shape.is_version_right(octets)
-    assert not shape.is_version_right(octets.replace(b"1.0", b"1.1", 1))
+    assert shape.is_version_right([head, head])
+    assert not shape.is_version_right([head, head.replace(b"1.0", b"1.1")])

@@ -20,7 +20,7 @@ from zapd.zap import Asker
 from zapd.zmtp.decoding import ClearDecoder, Item
 from zapd.zmtp.framing import encode_messages
 from zapd.zmtp.limits import DEFAULT_LIMITS
-from zapd.zmtp.run import Run
+from zapd.zmtp.run import Run, shape_of
 
 EDGE = Asker("edge-1", ("office",))
 ID = b"q" * 16
@@ -187,11 +187,12 @@ async def test_passwords_that_cannot_be_recorded_are_not_admitted(tmp_path: Path
 def test_a_password_question_on_the_wire() -> None:
     """Head and tail together are the question; no CURVE question has such a form."""
     parts = login(envelope=[b"\0abcd", ID])
-    form = wire_form(tuple(map(len, parts)))
+    form = wire_form(shape_of(tuple((len(part),) for part in parts)))
     assert isinstance(form, WirePassword)
     octets = encode_messages([parts] * 2)
-    assert form.is_version_right(octets)
     (head, tail), _ = form.cut(octets)
+    assert form.is_version_right([head])
+    assert not form.is_version_right([head, head.replace(b"1.0", b"1.1")])
     assert head + tail == encode_messages([parts])
     assert form.question_id is not None
     assert head[form.question_id] == ID

@@ -24,6 +24,8 @@ from zapd.audit.writer import Held, Worker
 
 ENOUGH = 1024 * 1024
 """Octets of an open group that need not wait for more: measured, a larger group saves nothing, a smaller costs."""
+MOST_RECORDS, MOST_OCTETS = 131_072, 64 * 1024 * 1024
+"""What may wait while a group is written: at 200,000 records a second a disk may take half a second over it."""
 SHORTEST = 160
 """Octets that every line has at least, so that the octets of a group bound its records too."""
 
@@ -42,8 +44,8 @@ class Pace:
     """Whoever waits is told after the sync, not at once."""
     flush_interval: float = 0.1
     """Seconds a line may wait where it need not be synced at once."""
-    max_records: int = 65_536
-    max_octets: int = 32 * 1024 * 1024
+    max_records: int = MOST_RECORDS
+    max_octets: int = MOST_OCTETS
     """Bounds of what waits while a group is written; the group itself may be as much again."""
     retry_interval: float = 1.0
     """Seconds between two tries to get out of trouble."""

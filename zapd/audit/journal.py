@@ -27,7 +27,7 @@ from nacl.signing import SigningKey
 from zapd.audit.chain import Chain, Link
 from zapd.audit.changes import changes_in, find_changes
 from zapd.audit.checkpoint import CHECKPOINTS, Checkpointer, Head, newest_checkpoints, utc
-from zapd.audit.commit import Full, GroupCommit, Pace
+from zapd.audit.commit import MOST_OCTETS, MOST_RECORDS, Full, GroupCommit, Pace
 from zapd.audit.event import AuditEvent, Tag
 from zapd.audit.gaps import Counts, gap_event
 from zapd.audit.instance import Limits, Opened, open_instance
@@ -96,7 +96,7 @@ class Journal(GroupCommit):
         heads: Sequence[Head] = (),
         limits: Limits | None = None,
         retention: Retention | None = None,
-        max_backlog: tuple[int, int] = (65_536, 32 * 1024 * 1024),
+        max_backlog: tuple[int, int] = (MOST_RECORDS, MOST_OCTETS),
         retry_interval: float = 1.0,
         stall_timeout: float = 5.0,
         clock: Callable[[], int] = time.time_ns,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -11,11 +12,11 @@ from zapd.auth.backend import Admission
 class Answers(NamedTuple):
     """What became of a run."""
 
-    heads: list[bytes]
+    heads: Sequence[bytes]
     """How the replies begin, as octets: envelope, version and request id."""
-    admissions: list[Admission]
+    admissions: Sequence[Admission]
     """How they go on: one for each."""
-    others: list[list[bytes]]
+    others: Sequence[list[bytes]]
     """Messages that must walk the whole road."""
 
     def octets(self) -> bytes:

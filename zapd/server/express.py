@@ -13,21 +13,23 @@ from __future__ import annotations
 
 from binascii import hexlify
 from collections.abc import Sequence
+from typing import cast
 
 from zapd.audit.journal import JournalUnavailable
 from zapd.auth.admission import MARK, USER, frames_of
 from zapd.auth.authority import Authority
 from zapd.auth.backend import Admission
+from zapd.auth.catalog import BackendHandle
 from zapd.auth.lanes import Place
 from zapd.server.answers import Answers
-from zapd.server.metrics import DecisionMetrics
+from zapd.server.metrics import DecisionMetrics, Slot
 from zapd.server.recorder import Recorder, members_of_granted
 from zapd.server.remembered import RememberedPasswords
 from zapd.server.wire_question import BODY, WirePassword, WireQuestion, wire_form
 from zapd.zap import Asker, MalformedRequest, parse_request
 from zapd.zap.envelope import MAX_ADDRESSES, QUESTION_ID_LENGTH
 from zapd.zap.request import MAX_STRING, VERSION
-from zapd.zmtp.run import Run
+from zapd.zmtp.run import Run, Shape
 
 ROADS = 16_384
 """Roads that are remembered; beyond it all are learned anew."""
@@ -43,16 +45,16 @@ _GRANTED_QUESTION = _GRANTED + b',"question_id":"'
 class Road:
     """What is the same for all CURVE questions of one asker about one domain from one address."""
 
-    __slots__ = ("after", "before", "count", "place", "quoted_after")
+    __slots__ = ("after", "before", "place", "quoted_after", "slot")
 
-    def __init__(self, place: Place, before: bytes, after: bytes, count: tuple[str, str, int, str]) -> None:
+    def __init__(self, place: Place, before: bytes, after: bytes, slot: Slot) -> None:
         self.place = place
         self.before = before
         """The journal's members up to the principal's name."""
         self.after = after
         """The journal's members behind the question id."""
         self.quoted_after = b'"' + after
-        self.count = count
+        self.slot = slot
         """Where the metrics count it."""
 
 
@@ -64,10 +66,12 @@ class Express:
         self._recorder = recorder
         self._metrics = metrics
         self._roads: dict[tuple[Asker, bytes, bytes], Road | None] = {}
-        self._wire_roads: dict[tuple[Asker, bytes], Road | None] = {}
+        self._wire_roads: dict[Asker, dict[bytes, Road | None]] = {}
         """The same by all the octets between request id and key."""
-        self._questions: dict[tuple[int, ...], WireQuestion | WirePassword | None] = {}
-        """By the sizes of a message's parts."""
+        self._wire_road_count = 0
+        self._places: dict[tuple[BackendHandle, str], Place] = {}
+        """One for each backend and domain, so that roads which lead to the same one are seen to."""
+        self._questions: dict[Shape, WireQuestion | WirePassword | None] = {}
         self._passwords = RememberedPasswords(authority, recorder, metrics)
         self._remembered_since = -1
         self._learned_under: object | None = None
@@ -76,8 +80,8 @@ class Express:
         """Whether this road may be taken now. To be asked before each batch; nothing may be awaited between."""
         in_force = self._authority.in_force
         if in_force is not self._learned_under:
-            self._roads.clear()  # other rules
-            self._wire_roads.clear()
+            self._forget_roads()  # other rules
+            self._places.clear()
             self._passwords.forget()
             self._learned_under = in_force
         generation = self._authority.cache.generation
@@ -90,89 +94,78 @@ class Express:
 
     def answer_run(self, asker: Asker, run: Run) -> Answers:
         """Answer and record all of a run that can be."""
-        sizes = run.shape.sizes
         try:
-            question = self._questions[sizes]
+            question = self._questions[run.shape]
         except KeyError:
-            question = self._learn_question(sizes)
-        if question is None or not question.is_version_right(run.octets):
-            return Answers([], [], list(run))
+            question = self._learn_question(run.shape)
+        if question is None:
+            return Answers([], [], run.parts)
         if isinstance(question, WirePassword):
             return self._passwords.answer_run(asker, run, question)
-        rows = question.cut(run.octets)
-        heads, middles, keys = zip(*rows, strict=True)
-        if middles.count(middles[0]) == len(middles):
-            road = self._wire_road(asker, question, middles[0])
-            return self._answer_alike(run, question, road, middles[0], heads, keys)
-        # Other addresses or domains: each kind by itself.
-        kinds: dict[bytes, list[tuple[bytes, bytes, bytes]]] = {}
-        for row in rows:
-            kinds.setdefault(row[1], []).append(row)
-        together = Answers([], [], [])
-        for middle, alike in kinds.items():
-            heads, _, keys = zip(*alike, strict=True)
-            road = self._wire_road(asker, question, middle)
-            some = self._answer_alike(run, question, road, middle, heads, keys)
-            together.heads.extend(some.heads)
-            together.admissions.extend(some.admissions)
-            together.others.extend(some.others)
-        return together
-
-    def _answer_alike(
-        self,
-        run: Run,
-        question: WireQuestion,
-        road: Road | None,
-        middle: bytes,
-        heads: Sequence[bytes],
-        keys: Sequence[bytes],
-    ) -> Answers:
-        """Answer questions of a run that differ in nothing but envelope, request id and key."""
-
-        def parts(head: bytes, key: bytes) -> list[bytes]:
-            return list(run.shape.bodies.unpack(head + middle + key))
-
-        if road is None:
-            return Answers([], [], list(map(parts, heads, keys)))
-        found = self._authority.admit(road.place, keys)
-        admissions = [admission for admission in found if admission is not None]
-        known, others = list(heads), []
-        if len(admissions) < len(found):
-            known = [head for head, admission in zip(heads, found, strict=True) if admission is not None]
-            left = zip(heads, keys, found, strict=True)
-            others = [parts(head, key) for head, key, admission in left if admission is None]
-        if not self._recorder.silent and admissions:
+        heads, middles, keys = zip(*question.cut(run.octets), strict=True)
+        if not question.is_version_right(heads):
+            return Answers([], [], run.parts)
+        roads = self._roads_along(asker, question, middles)
+        found = self._admit(roads, keys)
+        others: list[list[bytes]] = []
+        if None in found:
+            others = [parts for parts, admission in zip(run, found, strict=True) if admission is None]
+            kept = [row for row in zip(heads, roads, found, strict=True) if row[2] is not None]
+            if not kept:
+                return Answers([], [], others)
+            heads, roads, found = zip(*kept, strict=True)
+        admissions = cast(Sequence[Admission], found)
+        taken = cast(Sequence[Road], roads)
+        if not self._recorder.silent:
             try:
-                self._record(road, question.question_id, known, admissions)
+                self._record(taken, question.question_id, heads, admissions)
             except JournalUnavailable:  # the whole road meets the same trouble, and answers 300
-                return Answers([], [], list(map(parts, heads, keys)))
-        self._metrics.decisions[road.count] += len(admissions)
-        return Answers(known, admissions, others)
+                return Answers([], [], run.parts)
+        self._metrics.add([road.slot for road in taken])
+        return Answers(heads, admissions, others)
+
+    def _admit(self, roads: Sequence[Road | None], keys: Sequence[bytes]) -> Sequence[Admission | None]:
+        """The admission of each key on its road, None where there is none."""
+        places = [None if road is None else road.place for road in roads]
+        if places.count(places[0]) == len(places):
+            return (None,) * len(keys) if places[0] is None else self._authority.admit(places[0], keys)
+        found: list[Admission | None] = [None] * len(keys)
+        for place in set(places):
+            if place is not None:
+                here = [number for number, each in enumerate(places) if each is place]
+                admissions = self._authority.admit(place, [keys[number] for number in here])
+                for number, admission in zip(here, admissions, strict=True):
+                    found[number] = admission
+        return found
 
     def _record(
-        self, road: Road, question_id: slice | None, heads: Sequence[bytes], admissions: Sequence[Admission]
+        self,
+        roads: Sequence[Road],
+        question_id: slice | None,
+        heads: Sequence[bytes],
+        admissions: Sequence[Admission],
     ) -> None:
         """Append all of them, or none: raises `JournalUnavailable`."""
-        before, user, mark = road.before, USER, MARK
+        user, mark = USER, MARK
         events: list[tuple[bytes, ...]]
         if question_id is None:
-            after = road.after
             events = [
-                (before, one[user : user + one[user - 1]], _KEY, one[mark:], _GRANTED, after) for one in admissions
+                (road.before, one[user : user + one[user - 1]], _KEY, one[mark:], _GRANTED, road.after)
+                for road, one in zip(roads, admissions, strict=True)
             ]
         else:
-            known, after = _GRANTED_QUESTION, road.quoted_after
+            known = _GRANTED_QUESTION
             events = [
                 (
-                    before,
+                    road.before,
                     one[user : user + one[user - 1]],
                     _KEY,
                     one[mark:],
                     known,
                     hexlify(head[question_id]),
-                    after,
+                    road.quoted_after,
                 )
-                for head, one in zip(heads, admissions, strict=True)
+                for road, head, one in zip(roads, heads, admissions, strict=True)
             ]
         self._recorder.journal.append_rendered(events)
 
@@ -211,10 +204,10 @@ class Express:
             has_id = len(envelope) > 1 and len(envelope[-2]) == QUESTION_ID_LENGTH
             where = slice(QUESTION_ID_LENGTH) if has_id else None
             try:
-                self._record(road, where, (envelope[-2] if has_id else b"",), (admission,))
+                self._record((road,), where, (envelope[-2] if has_id else b"",), (admission,))
             except JournalUnavailable:
                 return None
-        self._metrics.decisions[road.count] += 1
+        self._metrics.decisions[road.slot] += 1
         envelope += (VERSION, request_id, *frames_of(admission))
         return envelope
 
@@ -240,6 +233,8 @@ class Express:
         """Walk the road once, with everything but the key."""
         if len(self._roads) >= ROADS:
             self._roads.clear()
+        if len(self._places) >= ROADS:
+            self._places.clear()
         road = None
         try:
             request = parse_request([VERSION, b"", domain, address, b"", b"CURVE", _ANY_KEY], asker=asker)
@@ -250,25 +245,47 @@ class Express:
             if place is not None:
                 before, after = members_of_granted(request, place.first.name)
                 if before.isascii() and after.isascii():
+                    place = self._places.setdefault((place.first, place.domain), place)
                     road = Road(place, before, after, self._metrics.slot(request.domain, "CURVE", 200, "granted"))
         self._roads[asker, domain, address] = road
         return road
 
-    def _wire_road(self, asker: Asker, question: WireQuestion, middle: bytes) -> Road | None:
-        """The road of questions with these octets between request id and key."""
+    def _roads_along(
+        self, asker: Asker, question: WireQuestion, middles: Sequence[bytes]
+    ) -> Sequence[Road | None]:
+        """The road of each question, by its octets between request id and key."""
         try:
-            return self._wire_roads[asker, middle]
+            known = self._wire_roads[asker]
         except KeyError:
-            pass
-        if len(self._wire_roads) >= ROADS:
-            self._wire_roads.clear()
+            known = self._wire_roads[asker] = {}
+        try:
+            return [known[middle] for middle in middles]
+        except KeyError:
+            return [self._wire_road(asker, known, question, middle) for middle in middles]
+
+    def _wire_road(
+        self, asker: Asker, known: dict[bytes, Road | None], question: WireQuestion, middle: bytes
+    ) -> Road | None:
+        if middle in known:
+            return known[middle]
+        if self._wire_road_count >= ROADS:
+            self._forget_roads()
+            self._wire_roads[asker] = known
         domain, address, _, mechanism = question.open_middle(middle)
         road = self._learn(asker, domain, address) if mechanism == b"CURVE" else None
-        self._wire_roads[asker, middle] = road
+        known[middle] = road
+        self._wire_road_count += 1
         return road
 
-    def _learn_question(self, sizes: tuple[int, ...]) -> WireQuestion | WirePassword | None:
+    def _forget_roads(self) -> None:
+        self._roads.clear()
+        for known in self._wire_roads.values():
+            known.clear()
+        self._wire_roads.clear()
+        self._wire_road_count = 0
+
+    def _learn_question(self, shape: Shape) -> WireQuestion | WirePassword | None:
         if len(self._questions) >= SHAPES:
             self._questions.clear()
-        question = self._questions[sizes] = wire_form(sizes)
+        question = self._questions[shape] = wire_form(shape)
         return question

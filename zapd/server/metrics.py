@@ -7,7 +7,7 @@ bounded: what strangers invent (domains, reasons never) ends in ``(other)``.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -28,12 +28,17 @@ _INVENTED = frozenset({"unknown_domain", "asker_domain", "asker_mechanism", "no_
 """With these reasons the domain is the asker's word alone, and must take no real one's label."""
 
 
+Slot = tuple[str, str, int, str]
+"""(domain, mechanism, status, reason): where an answer is counted."""
+
+
 class DecisionMetrics:
     """What the endpoint counts."""
 
     def __init__(self) -> None:
-        self.decisions: dict[tuple[str, str, int, str], int] = {}
-        """(domain, mechanism, status, reason) to how many."""
+        self.decisions: dict[Slot, int] = {}
+        """How many of each."""
+        self._slots: dict[Slot, Slot] = {}
         self.malformed = 0
         """Requests that were none."""
         self.bugs = 0
@@ -50,8 +55,16 @@ class DecisionMetrics:
         except KeyError:
             self.decisions[self.slot(*key)] += 1
 
-    def slot(self, domain: str, mechanism: str, status: int, reason: str) -> tuple[str, str, int, str]:
-        """Where such answers are counted; there from now on."""
+    def add(self, slots: Sequence[Slot]) -> None:
+        """Answers that left together, nearly always of one kind: each is one that `slot` gave."""
+        while slots:
+            first = slots[0]
+            number = slots.count(first)
+            self.decisions[first] += number
+            slots = [each for each in slots if each != first] if number < len(slots) else ()
+
+    def slot(self, domain: str, mechanism: str, status: int, reason: str) -> Slot:
+        """Where such answers are counted; there from now on. The same object each time."""
         if domain not in self._domains:
             if len(self._domains) < MAX_DOMAINS and reason not in _INVENTED:
                 self._domains.add(domain)
@@ -59,7 +72,7 @@ class DecisionMetrics:
                 domain = OTHER
         key = (domain, mechanism, status, reason)
         self.decisions.setdefault(key, 0)
-        return key
+        return self._slots.setdefault(key, key)
 
     def observe(self, seconds: float, answers: int) -> None:
         """How long ``answers`` that left together took, from arrival to hand-over to the transport."""

@@ -18,7 +18,7 @@ from zapd.audit.journal import JournalUnavailable
 from zapd.auth.authority import Authority
 from zapd.auth.backend import Admission
 from zapd.server.answers import Answers
-from zapd.server.metrics import DecisionMetrics
+from zapd.server.metrics import DecisionMetrics, Slot
 from zapd.server.recorder import Recorder, members_of
 from zapd.server.wire_question import WirePassword
 from zapd.zap import Asker, MalformedRequest, parse_request, split_envelope
@@ -33,7 +33,6 @@ ENTRIES = 32_768
 ASKERS = 4096
 """The same for who asks."""
 
-Slot = tuple[str, str, int, str]
 _QUESTION_ID = b',"question_id":"'
 
 
@@ -62,8 +61,6 @@ class RememberedPasswords:
         """By the keyed hash of asker and question."""
         self._hashes: dict[Asker, blake2b] = {}
         """What the hash of each asker's questions begins with; the key dies with the process."""
-        self._slots: dict[Slot, Slot] = {}
-        """One value for each, so that equal ones are found equal at a glance."""
 
     def forget(self) -> None:
         """Know nothing any more."""
@@ -74,20 +71,21 @@ class RememberedPasswords:
         """Answer and record all of a run that can be."""
         begin = self._begin(asker).copy
         rows = wire.cut(run.octets)
+        heads = [head for head, _ in rows]
+        if not wire.is_version_right(heads):
+            return Answers([], [], list(run))
         keys: list[bytes] = []
         for _, tail in rows:
             digest = begin()
             digest.update(tail)
             keys.append(digest.digest())
         found = list(map(self._known.get, keys))
-        heads = [head for head, _ in rows]
         others: list[list[bytes]] = []
         now = self._authority.cache.clock()
         entries = [entry for entry in found if entry is not None]
         if len(entries) < len(found) or min(entries)[0] <= now:  # the soonest to end is the least
             heads, entries = [], []
-            for (head, tail), key, entry in zip(rows, keys, found, strict=True):
-                parts = list(run.shape.bodies.unpack(head + tail))
+            for (head, _), key, entry, parts in zip(rows, keys, found, run, strict=True):
                 good = entry if entry is not None and entry.until > now else self._learn(asker, key, parts)
                 if good is None:
                     others.append(parts)
@@ -127,11 +125,7 @@ class RememberedPasswords:
                 self._recorder.journal.append_rendered(events)
             except JournalUnavailable:  # the whole road meets the same trouble, and answers 300
                 return False
-        slots = [entry.slot for entry in entries]
-        while slots:  # nearly always of one kind
-            number = slots.count(slots[0])
-            self._metrics.decisions[slots[0]] += number
-            slots = [slot for slot in slots if slot is not slots[0]] if number < len(slots) else []
+        self._metrics.add([entry.slot for entry in entries])
         self._authority.cache.hits += len(entries)
         return True
 
@@ -164,7 +158,6 @@ class RememberedPasswords:
         reply = decision.reply
         admission = encode_message((b"200", b"OK", reply.user_id, reply.metadata))
         slot = self._metrics.slot(request.domain, "PLAIN", 200, decision.reason)
-        slot = self._slots.setdefault(slot, slot)
         if len(self._known) >= ENTRIES:
             self._known.clear()
         entry = self._known[key] = Remembered(until, admission, *members, slot)

@@ -11,103 +11,107 @@ ones: two octets of header before each body (RFC 23).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct
 from typing import Self
 
 from zapd.zap.envelope import MAX_ADDRESSES, QUESTION_ID_LENGTH
 from zapd.zap.request import VERSION
+from zapd.zmtp.run import Shape, compiled
 
 BODY = 7
 """Frames of a CURVE question behind the delimiter; PLAIN has one more."""
 _HEADER = 2
-_KEY = 32
+_HEAD = 3
+"""Frames of the head from the delimiter on."""
+_KEY = b"\\x00\\x20"
+"""The header before a key, as an expression."""
 
 
-class _Head:
+class _Form:
     """What all questions have in common."""
 
-    __slots__ = ("_head", "_size", "_version_at", "question_id")
+    __slots__ = ("_rows", "_version", "question_id")
 
-    def __init__(self, sizes: Sequence[int], delimiter: int) -> None:
-        """``delimiter`` is the place of the empty frame among the parts."""
-        before = [_HEADER + size for size in sizes[: delimiter + 1]]
-        self._head = sum(before) + 2 * _HEADER + sizes[delimiter + 1] + sizes[delimiter + 2]
-        self._size = sum(sizes) + _HEADER * len(sizes)
-        self._version_at = sum(before) + _HEADER
+    def __init__(self, shape: Shape, delimiter: int, tail: bytes) -> None:
+        """``delimiter`` is the place of the empty frame among the parts; ``tail`` an expression with groups."""
+        ends = sum(_HEADER + size for (size,) in shape.sizes[: delimiter + 1])
+        self._version = slice(ends + _HEADER, ends + _HEADER + len(VERSION))
+        self._rows = compiled(b"(" + b"".join(shape.frames[: delimiter + _HEAD]) + b")" + tail)
         self.question_id: slice | None = None
         """Where the agent's question id stands in a head, if there is one: the frame before the delimiter."""
-        if delimiter and sizes[delimiter - 1] == QUESTION_ID_LENGTH:
-            end = sum(before) - _HEADER
+        if delimiter and shape.sizes[delimiter - 1] == (QUESTION_ID_LENGTH,):
+            end = ends - _HEADER
             self.question_id = slice(end - QUESTION_ID_LENGTH, end)
 
-    def is_version_right(self, octets: bytes) -> bool:
+    def is_version_right(self, heads: Sequence[bytes]) -> bool:
         """Whether all questions are of ZAP 1.0."""
-        number = len(octets) // self._size
-        at = self._version_at
-        return all(octets[at + place :: self._size].count(octet) == number for place, octet in enumerate(VERSION))
+        version = self._version
+        return {head[version] for head in heads} == {VERSION}
 
 
-class WireQuestion(_Head):
-    """One shape of CURVE question."""
+class WireQuestion(_Form):
+    """One form of CURVE question."""
 
-    __slots__ = ("_middle", "_rows")
-
-    def __init__(self, sizes: Sequence[int], delimiter: int) -> None:
-        super().__init__(sizes, delimiter)
-        middle = sizes[delimiter + 3 : -1]
-        self._middle = Struct("".join(f"2x{size}s" for size in middle) + "2x")
-        self._rows = Struct(f"{self._head}s{self._middle.size}s{_KEY}s")
+    __slots__ = ()
 
     @classmethod
-    def of(cls, sizes: Sequence[int]) -> Self | None:
-        """None for sizes that no such question has."""
+    def of(cls, shape: Shape) -> Self | None:
+        """None for a shape that no such question has."""
+        sizes = shape.sizes
         delimiter = len(sizes) - BODY - 1
-        if not _begins_well(sizes, delimiter) or sizes[-2] != len(b"CURVE") or sizes[-1] != _KEY:
+        if not _begins_well(shape, delimiter) or sizes[-2] != (len(b"CURVE"),) or sizes[-1] != (32,):
             return None
-        return cls(sizes, delimiter)
+        middle = b"".join(shape.frames[delimiter + _HEAD : -1])
+        return cls(shape, delimiter, b"(" + middle + _KEY + b")(.{32})")
 
     def cut(self, octets: bytes) -> list[tuple[bytes, bytes, bytes]]:
         """(head, middle, key) of each question, with all headers in their places."""
-        return list(self._rows.iter_unpack(octets))
+        return self._rows.findall(octets)
 
     def open_middle(self, middle: bytes) -> tuple[bytes, bytes, bytes, bytes]:
         """(domain, address, identity, mechanism)."""
-        domain, address, identity, mechanism = self._middle.unpack(middle)
+        domain, address, identity, mechanism, _ = _bodies(middle)
         return domain, address, identity, mechanism
 
 
-class WirePassword(_Head):
-    """One shape of PLAIN question."""
+class WirePassword(_Form):
+    """One form of PLAIN question."""
 
-    __slots__ = ("_rows",)
-
-    def __init__(self, sizes: Sequence[int], delimiter: int) -> None:
-        super().__init__(sizes, delimiter)
-        self._rows = Struct(f"{self._head}s{self._size - self._head}s")
+    __slots__ = ()
 
     @classmethod
-    def of(cls, sizes: Sequence[int]) -> Self | None:
-        """None for sizes that no such question has."""
-        delimiter = len(sizes) - BODY - 2
-        if not _begins_well(sizes, delimiter) or sizes[-3] != len(b"PLAIN"):
+    def of(cls, shape: Shape) -> Self | None:
+        """None for a shape that no such question has."""
+        delimiter = len(shape.sizes) - BODY - 2
+        if not _begins_well(shape, delimiter) or shape.sizes[-3] != (len(b"PLAIN"),):
             return None
-        return cls(sizes, delimiter)
+        return cls(shape, delimiter, b"(" + b"".join(shape.frames[delimiter + _HEAD :]) + b")")
 
     def cut(self, octets: bytes) -> list[tuple[bytes, bytes]]:
         """(head, tail) of each question, with all headers in their places."""
-        return list(self._rows.iter_unpack(octets))
+        return self._rows.findall(octets)
 
 
-def wire_form(sizes: Sequence[int]) -> WireQuestion | WirePassword | None:
-    """What messages with parts of these sizes may be; None where they are no question of either kind."""
-    return WireQuestion.of(sizes) or WirePassword.of(sizes)
+def wire_form(shape: Shape) -> WireQuestion | WirePassword | None:
+    """What messages of this shape may be; None where they are no question of either kind."""
+    return WireQuestion.of(shape) or WirePassword.of(shape)
 
 
-def _begins_well(sizes: Sequence[int], delimiter: int) -> bool:
-    """Whether the first empty frame stands there, and a version behind it."""
+def _begins_well(shape: Shape, delimiter: int) -> bool:
+    """Whether the first empty frame always stands there, and a version behind it."""
+    sizes = shape.sizes
     return (
         0 <= delimiter < MAX_ADDRESSES
-        and not sizes[delimiter]
-        and all(sizes[:delimiter])
-        and sizes[delimiter + 1] == len(VERSION)
+        and sizes[delimiter] == (0,)
+        and all(len(each) == 1 and each[0] for each in sizes[:delimiter])
+        and sizes[delimiter + 1] == (len(VERSION),)
     )
+
+
+def _bodies(frames: bytes) -> list[bytes]:
+    """What short frames hold; the last may be cut off behind its header."""
+    bodies = []
+    while frames:
+        end = _HEADER + frames[1]
+        bodies.append(frames[_HEADER:end])
+        frames = frames[end:]
+    return bodies

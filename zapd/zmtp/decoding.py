@@ -23,7 +23,12 @@ from zapd.zmtp.framing import (
 )
 from zapd.zmtp.handshake import BatchCipher, PeerError
 from zapd.zmtp.limits import SHORT_FRAME, Limits
-from zapd.zmtp.run import ENOUGH, Run, Shape
+from zapd.zmtp.run import ENOUGH, Run, Shape, shape_of
+
+CHANCES = 64
+"""How often the shapes of a connection's messages may change before they are taken as they are."""
+KINDS = 8
+"""How many there may be."""
 
 Batch = list[list[bytes]]
 Item = Batch | Run | bytes
@@ -76,14 +81,15 @@ class _Decoder:
 class ClearDecoder(_Decoder):
     """Traffic in clear frames."""
 
-    __slots__ = ("_shape", "_sizes")
+    __slots__ = ("_chances", "_known", "_shape")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
-        self._sizes: tuple[int, ...] = ()
-        """Of the last message's parts, where each had a short frame."""
+        self._known: dict[int, tuple[int, ...] | Shape] = {}
+        """For each number of parts: the first message's sizes, then the shape of all there were."""
         self._shape: Shape | None = None
-        """Of the last two messages, where they lay the same."""
+        """Of the last message, where there is one."""
+        self._chances = CHANCES
 
     def feed(self, data: bytes, items: list[Item]) -> None:
         """Append to ``items`` all that ``data`` completes; what came before a fault is appended before
@@ -102,11 +108,10 @@ class ClearDecoder(_Decoder):
         try:
             while position + 1 < end:
                 if shape is not None and not parts:
-                    # The last message passed every check, and one that lies the same passes them too.
-                    number = shape.count(data, position)
-                    stop = position + number * shape.size
+                    # A shape is within the limits, and so is each message that has it.
+                    stop = shape.extent(data, position)
                     run = Run(data[position:stop], shape)
-                    if number < ENOUGH:
+                    if stop - position < ENOUGH * shape.largest:
                         batch += run
                     else:
                         if batch:
@@ -167,14 +172,30 @@ class ClearDecoder(_Decoder):
             self._pending += data[position:] if position else data
 
     def _learn(self, parts: list[bytes], octets: int) -> Shape | None:
-        """The shape to expect next: this message's, if it lay as the one before; else none, so that peers whose
-        messages differ pay for no vain attempt."""
+        """The shape to expect next: that of the messages with as many parts, this one among them. None where they
+        differ too much: a vain attempt costs more than the slicing loop."""
+        self._shape = None
         sizes = tuple(map(len, parts))
-        if sizes != self._sizes:
-            self._sizes, self._shape = sizes, None
-        elif self._shape is None and octets == sum(sizes) + 2 * len(sizes):
-            self._shape = Shape(sizes)
-        return self._shape
+        number = len(sizes)
+        if octets != sum(sizes) + 2 * number:
+            return None  # a long frame
+        known = self._known.get(number)
+        if known is None:
+            if len(self._known) < KINDS:
+                self._known[number] = sizes
+            return None
+        if isinstance(known, tuple):
+            known = shape_of(tuple((size,) for size in known))
+        if not known.has(sizes):
+            if not self._chances:
+                return None
+            self._chances -= 1
+            wider = known.widened(sizes)
+            if wider is None or wider.largest > self._limits.message:
+                return None
+            known = wider
+        self._shape = self._known[number] = known
+        return known
 
     def _slow_frame(self, data: bytes, position: int, end: int, parts: list[bytes]) -> tuple[bytes | None, int]:
         """(body, where it ends), or (None, where what is wanted ends)."""
