@@ -170,12 +170,16 @@ async def test_last_use_is_told_or_left_out():
     asked now is missing, and is never shown as 'not used'."""
     asked: list[AuditFilter] = []
 
-    async def search(wanted: AuditFilter, limit: int, _cursor: str | None) -> tuple[list[dict[str, object]], None]:
+    async def search(
+        wanted: AuditFilter, limit: int, cursor: str | None
+    ) -> tuple[list[dict[str, object]], str | None]:
         asked.append(wanted)
         if wanted.key == "SHA256:away":
             raise Unavailable("gone")
         if wanted.key == "SHA256:never":
             return [], None
+        if wanted.key == "SHA256:rare" and cursor is None:
+            return [], "further"
         return [{"time": "2026-01-02T03:04:05.000001Z", "domain": "orders", "address": "10.0.0.1"}], None
 
     usage = UsageService(AuditService(search))
@@ -184,6 +188,7 @@ async def test_last_use_is_told_or_left_out():
     assert found["SHA256:used"].address == "10.0.0.1"
     assert {(each.event, each.domains) for each in asked} == {("auth.accept", LIMITED.domains)}
     assert len(asked) == 2
+    assert (await usage.last_uses(ADMIN, ["SHA256:rare"]))["SHA256:rare"].domain == "orders"
     assert await usage.last_uses(ADMIN, ["SHA256:away"]) == {}
     assert await usage.last_uses(Actor("a", ADMIN.role), []) == {}
 

@@ -57,12 +57,15 @@ class UsageService:
 
     async def _last_use(self, actor: Actor, mark: str) -> LastUse:
         wanted = AuditFilter(key=mark, event=Tag.AUTH_ACCEPT.value)
-        records, _more = await self._audit.search(actor, wanted, limit=1)
-        for record in records:
-            return LastUse(
-                datetime.fromisoformat(str(record["time"])),
-                str(record.get("domain") or ""),
-                str(record.get("address") or ""),
-                str(record.get("agent") or ""),
-            )
-        return LastUse()
+        cursor: str | None = None
+        while True:  # a page may be empty although there are more: the search leaves in time
+            records, cursor = await self._audit.search(actor, wanted, cursor=cursor, limit=1)
+            for record in records:
+                return LastUse(
+                    datetime.fromisoformat(str(record["time"])),
+                    str(record.get("domain") or ""),
+                    str(record.get("address") or ""),
+                    str(record.get("agent") or ""),
+                )
+            if cursor is None:
+                return LastUse()
