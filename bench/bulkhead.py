@@ -89,7 +89,7 @@ def run(options: Options) -> None:
         f"under way at a backend that answers after {SECONDS:g} s of the 0.8 s it has; medians of {rounds} rounds "
         f"of {seconds:g} s."
     )
-    report.show(options, NAME, title, rows)
+    report.show(options, NAME, title, rows, scene.notes())
     report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "rate": RATE, "peers": data})
 
 

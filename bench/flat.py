@@ -45,7 +45,7 @@ def run(options: Options) -> None:
         f"CURVE questions, {manner(options, options.mixed)}, medians of {rounds} rounds of {seconds:g} s; each "
         "key with domains, an expiry, a group and an attribute."
     )
-    report.show(options, NAME, title, rows)
+    report.show(options, NAME, title, rows, scene.notes())
     data = as_data(running)
     for name, size in sizes.items():
         data[name]["memory_mib"] = size._asdict()

@@ -81,7 +81,7 @@ def run(options: Options) -> None:
         f"CURVE handshakes of {HONEST} honest clients, alone and beside {RATE:,} HELLOs a second asked for from "
         f"{SOURCES:,} addresses; medians of {rounds} rounds of {seconds:g} s."
     )
-    report.show(options, NAME, title, rows)
+    report.show(options, NAME, title, rows, scene.notes())
     report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "flood": RATE, "peers": data})
 
 

@@ -63,7 +63,7 @@ def engine_peer(mechanism: str, durability: str) -> Peer:
 def run(options: Options) -> None:
     rounds, seconds = options.rounds or 3, options.seconds or 2.0
     shakes = compile_c("shakes")
-    rows = [["", "handshakes/s", "× libzmq", "p50", "p99", "server CPU", "client CPU", "range"]]
+    rows = [["", "handshakes/s", "× libzmq", "for its CPU", "p50", "p99", "server CPU", "client CPU", "range"]]
     data = {}
     with Scene(options.cores) as scene:
         for mechanism in MECHANISMS:
@@ -96,17 +96,18 @@ def run(options: Options) -> None:
     title = (
         f"Handshakes from 16 client threads, medians of {rounds} rounds of {seconds:g} s; everybody was let in."
     )
-    report.show(options, NAME, title, rows)
+    report.show(options, NAME, title, rows, scene.notes())
     report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "peers": data})
 
 
 def _rows(running: Sequence[Running]) -> list[list[str]]:
-    blind = next((each.median("rate") for each in running if not each.peer.is_zapd), None)
+    blind = next((each for each in running if not each.peer.is_zapd), None)
     return [
         [
             each.name,
             f"{each.median('rate'):,.0f}",
-            f"{each.median('rate') / blind:.2f}" if blind else "",
+            f"{each.median('rate') / blind.median('rate'):.2f}" if blind else "",
+            f"{each.per_cpu_second / blind.per_cpu_second:.2f}" if blind else "",
             *(report.milliseconds(each.median(name)) for name in ("p50_us", "p99_us")),
             *(f"{each.median(name):.0%}" for name in ("server_cpu", "cpu")),
             report.span(*each.range("rate")),

@@ -33,7 +33,7 @@ def run(options: Options) -> None:
                 ]
             )
         title = f"CURVE questions from {keys:,} keys, one at a time, medians of {rounds} rounds of {seconds:g} s."
-        report.show(options, NAME, title, rows)
+        report.show(options, NAME, title, rows, scene.notes())
 
         for each in running:
             each.rounds = []
@@ -65,7 +65,7 @@ def run(options: Options) -> None:
             f"whatever the server does; medians of {rounds} rounds of {seconds:g} s, counted from when a question "
             "was due."
         )
-        report.show(options, f"{NAME}: at half the greatest load", title, rows)
+        report.show(options, f"{NAME}: at half the greatest load", title, rows, scene.notes())
         data = as_data(running)
         for each in running:
             data[each.name] |= {"one_in_flight": alone[each.name], "full": full[each.name]}

@@ -39,15 +39,16 @@ def run(options: Options) -> None:
             return scene.load_on(each, [str(word) for word in words], seconds)
 
         scene.interleave(running, rounds, measure)
-        blind = next((each.median("rate") for each in running if each.name == ROUTER), None)
-        rows = [["", "answers/s", f"× {ROUTER}", "p50", "p99", "server CPU", "load CPU", "range"]]
+        blind = next((each for each in running if each.name == ROUTER), None)
+        rows = [["", "answers/s", f"× {ROUTER}", "for its CPU", "p50", "p99", "server CPU", "load CPU", "range"]]
         for each in running:
             rate = each.median("rate")
             rows.append(
                 [
                     each.name,
                     f"{rate:,.0f}",
-                    f"{rate / blind:.2f}" if blind else "",
+                    f"{rate / blind.median('rate'):.2f}" if blind else "",
+                    f"{each.per_cpu_second / blind.per_cpu_second:.2f}" if blind else "",
                     *(report.milliseconds(each.median(name)) for name in ("p50_us", "p99_us")),
                     *(f"{each.median(name):.0%}" for name in ("server_cpu", "cpu")),
                     report.span(*each.range("rate")),
@@ -57,5 +58,5 @@ def run(options: Options) -> None:
             f"CURVE questions from {keys:,} keys over CURVE, {options.in_flight} in flight on "
             f"{options.connections} connection(s), medians of {rounds} rounds of {seconds:g} s."
         )
-        report.show(options, NAME, title, rows)
+        report.show(options, NAME, title, rows, scene.notes())
         report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "peers": as_data(running)})

@@ -75,6 +75,12 @@ def installed(package: str) -> str:
     return done.stdout or "?"
 
 
+def busy_seconds() -> float:
+    """CPU seconds that all processes together have spent since the machine was started, stolen ones among them."""
+    user, nice, system, _, _, _, _, steal, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
+    return (user + nice + system + steal) / os.sysconf("SC_CLK_TCK")
+
+
 class Usage(NamedTuple):
     """CPU seconds of a process and all its children since they began."""
 

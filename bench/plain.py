@@ -51,7 +51,7 @@ def run(options: Options) -> None:
         f"keys, {options.in_flight} in flight on {options.connections} connection(s), medians of {rounds} rounds "
         f"of {seconds:g} s."
     )
-    report.show(options, NAME, title, rows)
+    report.show(options, NAME, title, rows, scene.notes())
     data = as_data(running)
     for name, its_rounds in plain.items():
         data[name]["plain_rounds"] = its_rounds

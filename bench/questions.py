@@ -35,7 +35,7 @@ def run(options: Options) -> None:
         f"rounds of {seconds:g} s; every answer was 200."
     )
     name = f"{NAME}-mixed" if options.mixed else NAME
-    report.show(options, name, title, speed_rows(running))
+    report.show(options, name, title, speed_rows(running), scene.notes())
     report.show(
         options, f"{name}: what it costs", "All processes of a server together.", cost_rows(running, memories)
     )
@@ -91,25 +91,20 @@ def cost_rows(running: Sequence[Running], memories: dict[str, machine.Memory]) -
     ]
     rows = [[*head, "ready after"]]
     for each in running:
-        worth = per_cpu_second(each)
+        worth = each.per_cpu_second
         rows.append(
             [
                 each.name,
                 f"{each.median('server_cpu'):.0%}",
                 f"{each.median('copy_cpu'):.0%}" if each.peer.records else "",
                 f"{worth:,.0f}",
-                f"{worth / per_cpu_second(zauth):.2f}" if zauth else "",
+                f"{worth / zauth.per_cpu_second:.2f}" if zauth else "",
                 *(f"{each_size:,.0f} MiB" for each_size in memories[each.name]),
                 f"{each.listening:.2f} s",
                 f"{each.ready:.2f} s" if each.ready else "",
             ]
         )
     return rows
-
-
-def per_cpu_second(each: Running) -> float:
-    """Answers for each second of CPU that all its processes spent."""
-    return each.median("rate") / max(each.median("server_cpu"), 0.001)
 
 
 def catch_up(scene: Scene, one: Running) -> dict[str, Any]:

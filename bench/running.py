@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -29,6 +30,8 @@ from bench.machine import Cores
 from bench.material import make_keys
 from bench.peers import Peer, Site
 
+QUIET = 0.05
+"""Of a core, what others may take before a result says so."""
 AWAKE = 0.05
 """Seconds for a peer to come to itself after it was held."""
 
@@ -55,6 +58,11 @@ class Running:
 
     def range(self, what: str) -> tuple[float, float]:
         return min(each[what] for each in self.rounds), max(each[what] for each in self.rounds)
+
+    @property
+    def per_cpu_second(self) -> float:
+        """Answers, or handshakes, for each second of CPU that all its processes spent."""
+        return self.median("rate") / max(self.median("server_cpu"), 0.001)
 
     @property
     def log(self) -> str:
@@ -104,6 +112,7 @@ class Scene:
         self.cores = cores
         self.running: list[Running] = []
         self._keys = keys
+        self._others: list[float] = []
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -201,11 +210,30 @@ class Scene:
     def load_on(self, one: Running, command: Sequence[str | Path], seconds: float) -> dict[str, float]:
         """The same, with what the server's processes used of their core meanwhile."""
         before, began = machine.usage(one.process.pid), time.monotonic()
+        busy, children = machine.busy_seconds(), _children_seconds()
         result = self.load(command, seconds)
         took = time.monotonic() - began
         used = machine.usage(one.process.pid).since(before)
+        mine = used.whole + _children_seconds() - children
         result["server_cpu"], result["copy_cpu"] = used.whole / took, used.copy / took
+        result["others_cpu"] = max(0.0, machine.busy_seconds() - busy - mine) / took
+        self._others.append(result["others_cpu"])
         return result
+
+    def notes(self) -> list[str]:
+        """A warning to print where the machine was not ours alone."""
+        others = median(self._others) if self._others else 0.0
+        if others < QUIET:
+            return []
+        return [
+            f"The machine was not quiet: other processes took {others:.0%} of a core meanwhile (median of rounds)."
+        ]
+
+
+def _children_seconds() -> float:
+    """CPU seconds of the load programs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _listens(port: int) -> bool:

@@ -56,6 +56,6 @@ def run(options: Options) -> None:
         f"CURVE questions from {keys:,} keys, {options.in_flight} in flight together, medians of {rounds} rounds "
         f"of {seconds:g} s. Mixed: about {len(DOMAINS)} domains, {len(ADDRESSES)} addresses of several lengths."
     )
-    report.show(options, NAME, title, rows)
+    report.show(options, NAME, title, rows, scene.notes())
     data = {f"{name}; {manner}": each.rounds for (name, manner), each in found.items()}
     report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "peers": data})

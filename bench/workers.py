@@ -52,7 +52,7 @@ def run(options: Options) -> None:
         f"CURVE questions from {keys:,} keys on {connections} connections, medians of {rounds} rounds of "
         f"{seconds:g} s, nothing pinned. CPU is that of all of zapd's processes but the SQL copy's."
     )
-    report.show(options, NAME, title, rows)
+    report.show(options, NAME, title, rows, scene.notes())
     title = "The first process, then its workers; without the SQL copy's."
     report.show(options, f"{NAME}: memory", title, [["", "resident"], *held])
     found = {"rounds": rounds, "seconds": seconds, "paces": data, "resident": held}
