@@ -56,6 +56,7 @@ def slow_peer(durability: str) -> Peer:
 
 def run(options: Options) -> None:
     rounds, seconds, keys = options.rounds or 5, options.seconds or 2.0, options.keys or 100_000
+    rate = options.rate or RATE
     rows = [
         ["", "p50", "p99", "p99.9", "p50 beside it", "p99", "p99.9", "× p99", "late backend", "of it deferred"]
     ]
@@ -65,8 +66,8 @@ def run(options: Options) -> None:
         beside: dict[str, list[dict[str, float]]] = {each.name: [] for each in running}
 
         def measure(each: Running) -> dict[str, float]:
-            quiet = ask(scene, each, options, seconds, in_flight=4096, rate=RATE)
-            beside[each.name].append(_ask_beside(scene, each, options, seconds))
+            quiet = ask(scene, each, options, seconds, in_flight=4096, rate=rate)
+            beside[each.name].append(_ask_beside(scene, each, options, seconds, rate))
             return quiet
 
         scene.interleave(running, rounds, measure, "p99_us")
@@ -85,15 +86,15 @@ def run(options: Options) -> None:
             )
             data[each.name] = {"alone": each.rounds, "beside": found}
     title = (
-        f"{RATE:,} CURVE questions/s from {keys:,} keys at random moments, alone and beside {BOUND} questions "
+        f"{rate:,.0f} CURVE questions/s from {keys:,} keys at random moments, alone and beside {BOUND} questions "
         f"under way at a backend that answers after {SECONDS:g} s of the 0.8 s it has; medians of {rounds} rounds "
         f"of {seconds:g} s."
     )
     report.show(options, NAME, title, rows, scene.notes())
-    report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "rate": RATE, "peers": data})
+    report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "rate": rate, "peers": data})
 
 
-def _ask_beside(scene: Scene, one: Running, options: Options, seconds: float) -> dict[str, float]:
+def _ask_beside(scene: Scene, one: Running, options: Options, seconds: float, rate: float) -> dict[str, float]:
     """`ask`, while the late backend is asked at its bound; with what became of those questions."""
     words = [
         compile_c("loadgen"),
@@ -109,7 +110,7 @@ def _ask_beside(scene: Scene, one: Running, options: Options, seconds: float) ->
     command = machine.pinned(scene.cores.load, [str(word) for word in (*words, one.site.port, one.site.keys)])
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as late:
         time.sleep(LEAD)
-        result = ask(scene, one, options, seconds, in_flight=4096, rate=RATE)
+        result = ask(scene, one, options, seconds, in_flight=4096, rate=rate)
         words_of_late, _ = late.communicate(timeout=seconds + 30)
     found = json.loads(words_of_late)
     if found["granted"] + found["deferred"] != found["answers"] or not found["granted"]:

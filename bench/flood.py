@@ -31,6 +31,7 @@ LONGEST = 60.0
 
 def run(options: Options) -> None:
     rounds, seconds = options.rounds or 2, options.seconds or 3.0
+    rate = options.rate or RATE
     peers = [libzmq_peer("CURVE"), *(engine_peer("CURVE", each) for each in ("relaxed", "strict"))]
     head = [
         "",
@@ -52,7 +53,7 @@ def run(options: Options) -> None:
 
         def measure(each: Running) -> dict[str, float]:
             quiet = _shake(scene, each, seconds, options.warmup)
-            beside[each.name].append(_shake_beside(scene, each, seconds))
+            beside[each.name].append(_shake_beside(scene, each, seconds, rate))
             return quiet
 
         scene.interleave(running, rounds, measure)
@@ -78,11 +79,11 @@ def run(options: Options) -> None:
             )
             data[each.name] = {"alone": each.rounds, "beside": found}
     title = (
-        f"CURVE handshakes of {HONEST} honest clients, alone and beside {RATE:,} HELLOs a second asked for from "
-        f"{SOURCES:,} addresses; medians of {rounds} rounds of {seconds:g} s."
+        f"CURVE handshakes of {HONEST} honest clients, alone and beside {rate:,.0f} HELLOs a second asked for "
+        f"from {SOURCES:,} addresses; medians of {rounds} rounds of {seconds:g} s."
     )
     report.show(options, NAME, title, rows, scene.notes())
-    report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "flood": RATE, "peers": data})
+    report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "flood": rate, "peers": data})
 
 
 def _shake(scene: Scene, one: Running, seconds: float, warmup: float) -> dict[str, float]:
@@ -90,9 +91,9 @@ def _shake(scene: Scene, one: Running, seconds: float, warmup: float) -> dict[st
     return scene.load_on(one, [str(word) for word in (*words, one.site.port, "curve", one.site.clients)], seconds)
 
 
-def _shake_beside(scene: Scene, one: Running, seconds: float) -> dict[str, float]:
+def _shake_beside(scene: Scene, one: Running, seconds: float, rate: float) -> dict[str, float]:
     """The same, beside the flood; with what became of that."""
-    words = [compile_c("flood"), "--rate", RATE, "--sources", SOURCES, "--seconds", LONGEST]
+    words = [compile_c("flood"), "--rate", rate, "--sources", SOURCES, "--seconds", LONGEST]
     command = machine.pinned(scene.cores.load, [str(word) for word in (*words, one.site.port, one.site.clients)])
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as flood:
         time.sleep(min(SETTLE, seconds))

@@ -21,6 +21,7 @@ class Options:
     in_flight: int
     connections: int
     mixed: bool
+    rate: float | None
     only: tuple[str, ...]
     markdown: bool
     out: Path
@@ -36,6 +37,7 @@ class Options:
             read.in_flight,
             read.connections,
             read.mixed,
+            read.rate,
             tuple(read.only or ()),
             read.markdown,
             read.out,
@@ -58,6 +60,7 @@ def parser(names: list[str]) -> argparse.ArgumentParser:
     made.add_argument("--in-flight", type=int, default=128, help="questions under way, together (128)")
     made.add_argument("--connections", type=int, default=1, help="connections that they come on (1)")
     made.add_argument("--mixed", action="store_true", help="ask about several domains, from several addresses")
+    made.add_argument("--rate", type=float, help="questions or HELLOs a second, where a part sets the pace")
     made.add_argument("--unpinned", action="store_true", help="let server and load use every core")
     made.add_argument("--only", action="append", metavar="NAME", help="measure this peer alone; may be repeated")
     made.add_argument("--markdown", action="store_true", help="print tables as docs/performance.md has them")

@@ -158,7 +158,8 @@ def test_the_generator_insists_on_200(loadgen: Path, answerer: Answerer, keys: P
 def test_each_part_prints_its_table(parts: list[str], peers: list[str], tmp_path: Path) -> None:
     """A short run of each part ends with a table that names its peers, its figures as JSON, and no error."""
     need("libsodium", "libzmq")
-    options = ["--rounds", "1", "--seconds", "0.1", "--warmup", "0.05", "--keys", "10", "--unpinned"]
+    options = ["--rounds", "1", "--seconds", "0.1", "--warmup", "0.05", "--keys", "10", "--rate", "200"]
+    options.append("--unpinned")
     for peer in peers:
         options += ["--only", peer]
     done = subprocess.run(
