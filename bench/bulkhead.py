@@ -58,7 +58,7 @@ def run(options: Options) -> None:
     rounds, seconds, keys = options.rounds or 5, options.seconds or 2.0, options.keys or 100_000
     rate = options.rate or RATE
     rows = [
-        ["", "p50", "p99", "p99.9", "p50 beside it", "p99", "p99.9", "× p99", "late backend", "of it deferred"]
+        ["", "p50", "p99", "p99.9", "p50 beside it", "p99", "p99.9", "× p99", "p50 of the late", "deferred"]
     ]
     data = {}
     with Scene(options.cores, keys) as scene:

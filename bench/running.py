@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -210,13 +209,13 @@ class Scene:
     def load_on(self, one: Running, command: Sequence[str | Path], seconds: float) -> dict[str, float]:
         """The same, with what the server's processes used of their core meanwhile."""
         before, began = machine.usage(one.process.pid), time.monotonic()
-        busy, children = machine.busy_seconds(), _children_seconds()
+        ours, busy = machine.usage(os.getpid()).whole, machine.busy_seconds()
         result = self.load(command, seconds)
         took = time.monotonic() - began
         used = machine.usage(one.process.pid).since(before)
-        mine = used.whole + _children_seconds() - children
+        ours = machine.usage(os.getpid()).whole - ours
         result["server_cpu"], result["copy_cpu"] = used.whole / took, used.copy / took
-        result["others_cpu"] = max(0.0, machine.busy_seconds() - busy - mine) / took
+        result["others_cpu"] = max(0.0, machine.busy_seconds() - busy - ours) / took
         self._others.append(result["others_cpu"])
         return result
 
@@ -228,12 +227,6 @@ class Scene:
         return [
             f"The machine was not quiet: other processes took {others:.0%} of a core meanwhile (median of rounds)."
         ]
-
-
-def _children_seconds() -> float:
-    """CPU seconds of the load programs that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _listens(port: int) -> bool:
