@@ -57,9 +57,7 @@ def slow_peer(durability: str) -> Peer:
 def run(options: Options) -> None:
     rounds, seconds, keys = options.rounds or 5, options.seconds or 2.0, options.keys or 100_000
     rate = options.rate or RATE
-    rows = [
-        ["", "p50", "p99", "p99.9", "p50 beside it", "p99", "p99.9", "× p99", "p50 of the late", "deferred"]
-    ]
+    rows = [["", "p50", "p99", "p99.9", "p50 beside it", "p99", "p99.9", "× p99", "p50 of the late", "deferred"]]
     data = {}
     with Scene(options.cores, keys) as scene:
         running = scene.start(chosen([slow_peer(each) for each in ("off", "relaxed", "strict")], options))
