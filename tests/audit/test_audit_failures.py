@@ -118,6 +118,28 @@ async def test_relaxed_keeps_what_it_told_over_a_full_disk(tiny_disk: Path) -> N
     assert_chain(directory, told)
 
 
+async def test_what_is_owed_to_the_disk_outlasts_a_timer_that_comes_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that a failure left behind are kept and go first, whoever wants a group written meanwhile."""
+    journal = await Journal.open(tmp_path, durability="relaxed", flush_interval=0.01, retry_interval=0.2)
+    await asyncio.sleep(0.05)
+
+    def fail(lines: list[bytes]) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(journal._held, "write", fail)
+    told = set()
+    for number in range(9):
+        journal.append(decision(number))
+        told.add(f"{number:032x}")
+    await until(lambda: not journal.writable)
+    journal._dispatch()
+    await until(lambda: journal.writable)
+    await journal.close()
+    assert_chain(tmp_path, told)
+
+
 async def test_read_only_at_start_is_waited_for(tiny_disk: Path) -> None:
     """A journal that cannot be opened says so, counts what was refused, and opens by itself later."""
     if subprocess.run(["mount", "-o", "remount,ro", tiny_disk], capture_output=True).returncode:

@@ -147,8 +147,12 @@ class GroupCommit:
                 self._timer = self._loop.call_later(self._pace.flush_interval, self._dispatch)
 
     def _dispatch(self) -> None:
-        self._timer = None
-        if self._inflight is not None or self._held is None or self._chain is None or self._trying:
+        if self._timer is not None:
+            self._timer.cancel()  # whoever is quicker than it
+            self._timer = None
+        if self._inflight is not None or self._held is None or self._chain is None:
+            return
+        if self._trying or self._retained:  # first what is owed
             return
         group = _Group(self._lines, self._callbacks, self._chain.link)
         self._lines, self._callbacks, self._octets = [], [], 0
