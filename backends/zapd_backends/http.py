@@ -1,8 +1,8 @@
 """The ``http`` backend: a service of yours answers, over HTTPS, with a signed verdict.
 
 The answer is signed (Ed25519) and names the very question: its nonce, its hash and this backend, with a time
-after which it is void. So neither an old answer nor a stranger's admits anybody, whoever stands in between. What does not
-fit in every respect is "cannot tell". The protocol is in ``docs/backends/http.md``.
+after which it is void. So neither an old answer nor a stranger's admits anybody, whoever stands in between. What
+does not fit in every respect is "cannot tell". The protocol is in ``docs/backends/http.md``.
 """
 
 from __future__ import annotations
