@@ -10,6 +10,7 @@ import msgspec
 from zapd.audit.export import walk_lines
 from zapd.audit.instance import list_instances
 from zapd.audit.segment import read_lines
+from zapd.audit.sinks.follow import Record
 from zapd.store.domains import Grant
 
 STEP = 20_000
@@ -43,25 +44,10 @@ class Sought(msgspec.Struct, omit_defaults=True):
 _CONDITIONS = ("user", "key", "address", "domain", "status", "event", "domains")
 
 
-class Selected(msgspec.Struct):
+class Selected(Record):
     """A record, as far as anybody chooses by it or prints it."""
 
-    time: str
-    instance: str
-    sequence: int
-    event: str
-    hash: str
-    domain: str | None = None
-    mechanism: str = ""
-    address: str = ""
-    agent: str = ""
-    principal: str = ""
-    key: str = ""
-    username: str = ""
-    status: int = 0
-    reason: str = ""
-    question_id: str = ""
-    trail: list[tuple[str, str, float]] = []
+    trail: list[tuple[str, str, float]] = msgspec.field(default_factory=list)
     actor: str = ""
     subject: str = ""
     before: dict[str, object] | None = None

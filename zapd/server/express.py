@@ -26,8 +26,8 @@ from zapd.server.metrics import DecisionMetrics, Slot
 from zapd.server.recorder import Recorder, members_of_granted
 from zapd.server.remembered import RememberedPasswords
 from zapd.server.wire_question import BODY, WirePassword, WireQuestion, wire_form
-from zapd.zap import Asker, MalformedRequest, parse_request
-from zapd.zap.envelope import MAX_ADDRESSES, QUESTION_ID_LENGTH
+from zapd.zap import Asker, MalformedRequest, parse_request, question_id
+from zapd.zap.envelope import MAX_ADDRESSES
 from zapd.zap.request import MAX_STRING, VERSION
 from zapd.zmtp.run import Run, Shape
 
@@ -201,10 +201,9 @@ class Express:
         if admission is None:
             return None
         if not self._recorder.silent:
-            has_id = len(envelope) > 1 and len(envelope[-2]) == QUESTION_ID_LENGTH
-            where = slice(QUESTION_ID_LENGTH) if has_id else None
+            asked = question_id(envelope)
             try:
-                self._record((road,), where, (envelope[-2] if has_id else b"",), (admission,))
+                self._record((road,), slice(len(asked)) if asked else None, (asked,), (admission,))
             except JournalUnavailable:
                 return None
         self._metrics.decisions[road.slot] += 1

@@ -21,8 +21,7 @@ from zapd.server.answers import Answers
 from zapd.server.metrics import DecisionMetrics, Slot
 from zapd.server.recorder import Recorder, members_of
 from zapd.server.wire_question import WirePassword
-from zapd.zap import Asker, MalformedRequest, parse_request, split_envelope
-from zapd.zap.envelope import QUESTION_ID_LENGTH
+from zapd.zap import Asker, MalformedRequest, parse_request, question_id, split_envelope
 from zapd.zap.request import VERSION
 from zapd.zmtp.framing import encode_message
 from zapd.zmtp.run import Run
@@ -106,9 +105,8 @@ class RememberedPasswords:
             entry = self._learn(asker, key, [b"", VERSION, b"", *question])
             if entry is None:
                 return None
-        has_id = len(envelope) > 1 and len(envelope[-2]) == QUESTION_ID_LENGTH
-        where = slice(QUESTION_ID_LENGTH) if has_id else None
-        return entry.admission if self._take([entry], [envelope[-2] if has_id else b""], where) else None
+        asked = question_id(envelope)
+        return entry.admission if self._take([entry], [asked], slice(len(asked)) if asked else None) else None
 
     def _take(self, entries: list[Remembered], heads: list[bytes], question_id: slice | None) -> bool:
         """Record and count these answers; False when they cannot be recorded."""

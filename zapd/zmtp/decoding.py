@@ -36,9 +36,9 @@ Item = Batch | Run | bytes
 
 
 class _Decoder:
-    """What both traffic decoders keep between two reads: the unfinished frame and the unfinished message."""
+    """What both traffic decoders keep between two reads: the unfinished frame."""
 
-    __slots__ = ("_held", "_limits", "_need", "_parts", "_pending")
+    __slots__ = ("_limits", "_need", "_pending")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -46,15 +46,6 @@ class _Decoder:
         """The beginning of a frame whose end has not come."""
         self._need = 0
         """How long ``_pending`` must grow before looking at it again is worth while."""
-        self._parts: list[bytes] = []
-        """The parts of a message whose last has not come."""
-        self._held = 0
-        """Octets in ``_parts``."""
-
-    @property
-    def between_messages(self) -> bool:
-        """Nothing is unfinished."""
-        return not self._pending and not self._parts
 
     def _join(self, data: bytes) -> bytes | None:
         """``data`` behind what was left over; None while the unfinished frame stays unfinished."""
@@ -66,30 +57,28 @@ class _Decoder:
         pending.clear()
         return joined
 
-    def _check_message(self, parts: list[bytes], coming: int = 0) -> None:
-        """Hold a message, and ``coming`` octets announced for it, against the limits."""
-        limits = self._limits
-        # Compared, never added: ``coming`` may be anything up to 2^64-1.
-        room = limits.message - sum(map(len, parts))
-        if len(parts) > limits.parts or room < 0 or coming > room:
-            raise self._too_much()
-
-    def _too_much(self) -> PeerError:
-        return PeerError(f"a message of more than {self._limits.parts} parts or {self._limits.message} octets")
-
 
 class ClearDecoder(_Decoder):
     """Traffic in clear frames."""
 
-    __slots__ = ("_chances", "_known", "_shape")
+    __slots__ = ("_chances", "_held", "_known", "_parts", "_shape")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
+        self._parts: list[bytes] = []
+        """The parts of a message whose last has not come."""
+        self._held = 0
+        """Octets in ``_parts``."""
         self._known: dict[int, tuple[int, ...] | Shape] = {}
         """For each number of parts: the first message's sizes, then the shape of all there were."""
         self._shape: Shape | None = None
         """Of the last message, where there is one."""
         self._chances = CHANCES
+
+    @property
+    def between_messages(self) -> bool:
+        """Nothing is unfinished."""
+        return not self._pending and not self._parts
 
     def feed(self, data: bytes, items: list[Item]) -> None:
         """Append to ``items`` all that ``data`` completes; what came before a fault is appended before
@@ -171,6 +160,17 @@ class ClearDecoder(_Decoder):
         if position < end:
             self._pending += data[position:] if position else data
 
+    def _check_message(self, parts: list[bytes], coming: int = 0) -> None:
+        """Hold a message, and ``coming`` octets announced for it, against the limits."""
+        limits = self._limits
+        # Compared, never added: ``coming`` may be anything up to 2^64-1.
+        room = limits.message - sum(map(len, parts))
+        if len(parts) > limits.parts or room < 0 or coming > room:
+            raise self._too_much()
+
+    def _too_much(self) -> PeerError:
+        return PeerError(f"a message of more than {self._limits.parts} parts or {self._limits.message} octets")
+
     def _learn(self, parts: list[bytes], octets: int) -> Shape | None:
         """The shape to expect next: that of the messages with as many parts, this one among them. None where they
         differ too much: a vain attempt costs more than the slicing loop."""
@@ -224,18 +224,16 @@ class ClearDecoder(_Decoder):
         return data[start : start + size], start + size
 
 
-class SealedDecoder:
+class SealedDecoder(_Decoder):
     """Traffic inside a cipher: every frame is one sealed box, flags and all. What the boxes hold is put together
     as the clear frames it stands for, and read as such."""
 
-    __slots__ = ("_cipher", "_clear", "_limits", "_need", "_pending")
+    __slots__ = ("_cipher", "_clear")
 
     def __init__(self, limits: Limits, cipher: BatchCipher) -> None:
-        self._limits = limits
+        super().__init__(limits)
         self._cipher = cipher
         self._clear = ClearDecoder(limits)
-        self._pending = bytearray()
-        self._need = 0
 
     @property
     def between_messages(self) -> bool:
@@ -245,12 +243,10 @@ class SealedDecoder:
     def feed(self, data: bytes, items: list[Item]) -> None:
         """As `ClearDecoder.feed`."""
         if self._pending:
-            pending = self._pending
-            pending += data
-            if len(pending) < self._need:
+            joined = self._join(data)
+            if joined is None:
                 return
-            data = bytes(pending)
-            pending.clear()
+            data = joined
         bodies: list[bytes] = []
         contents: list[bytes] = []
         try:
