@@ -7,7 +7,8 @@ CONFIG ?= zapd.toml
 WORKERS ?= 4
 
 BIN := $(VENV)/bin
-TEST_PACKAGES  := postgresql slapd ldap-utils openssl libpam-pwdfile libpam-wrapper libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc
+TEST_PACKAGES  := postgresql slapd ldap-utils openssl libpam-pwdfile libpam-wrapper libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc \
+                  krb5-kdc krb5-admin-server krb5-user libkrb5-dev python3-dev
 BENCH_PACKAGES := libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc libc6-dev
 
 .DEFAULT_GOAL := help
@@ -23,10 +24,10 @@ serve: $(VENV)/.server  ## run zapd here; the first time, write a configuration
 demo: $(VENV)/.server  ## watch zapd admit one client, refuse another, and revoke the first
 	exec $(BIN)/zapd demo
 
-test: packages-test lint  ## everything that CI runs: format, lint, types, layers, tests with coverage
+test: packages-test lint $(VENV)/.kerberos  ## everything that CI runs: format, lint, types, layers, tests with coverage
 	@sh scripts/test.sh '$(BIN)/python' '$(WORKERS)' $(PYTEST)
 
-faults: packages-test $(VENV)/.dev  ## every backend broken in every way, as a table
+faults: packages-test $(VENV)/.dev $(VENV)/.kerberos  ## every backend broken in every way, as a table
 	$(BIN)/python -m pytest -q tests/backends/test_backend_faults.py
 
 lint: $(VENV)/.dev  ## formatter, linter, types, layers; changes nothing
@@ -64,3 +65,9 @@ $(VENV)/.server: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.server
+
+# There is no wheel of gssapi: it is built, where what that takes is there. Only the tests of Kerberos miss it.
+$(VENV)/.kerberos: pyproject.toml | packages-test $(VENV)/.dev
+	@if command -v krb5-config >/dev/null; then \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[kerberos]' && touch $@; \
+	fi
