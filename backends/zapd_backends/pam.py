@@ -1,7 +1,7 @@
 """The ``pam`` backend: PLAIN passwords that this machine's PAM stack judges.
 
 Both of PAM's questions are asked: is the password right, and may the account be used now. They are asked in worker
-processes (`pam_processes`), since a module may hang. What each of PAM's codes means is here; a code that is not
+processes (`processes`), since a module may hang. What each of PAM's codes means is here; a code that is not
 clearly about this user is "cannot tell". The daemon needs no rights that the modules do not need.
 """
 
@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Principal, Question, Verdict
 from zapd.errors import ConfigurationError, Unavailable
-from zapd_backends.pam_processes import Processes
 from zapd_backends.pam_service import PHASES, SERVICE_DIRS, read_service
 from zapd_backends.pam_worker import Ask, Told
+from zapd_backends.processes import Processes
 
 WITHIN: Final = 0.9
 """The part of the backend's deadline that a process has: whoever waits hears why."""
@@ -76,7 +76,8 @@ class PamBackend:
         """What PAM said last that is no answer; empty when all is well."""
         self._places = (confdir,) if confdir else SERVICE_DIRS
         self._seconds = deadline * WITHIN
-        self._processes = Processes(settings.service, confdir, settings.processes)
+        words = (settings.service, confdir)
+        self._processes = Processes("PAM", "libpam", "zapd_backends.pam_worker", words, Told, settings.processes)
         self._took: deque[float] = deque(maxlen=REMEMBERED)
 
     @classmethod

@@ -1,23 +1,18 @@
 """A process that asks PAM one question at a time: a module that hangs, crashes or leaks takes nothing with it.
 
-Started by `pam_processes` as ``python -m zapd_backends.pam_worker SERVICE CONFDIR``: it reads questions from its
-standard input and writes answers to its standard output, each behind its length, until the input ends. What an
-answer means is not known here. python-pam finds libpam and its functions; what it leaves open is closed here: null
-passwords are disallowed, the peer is named, failures are not delayed, every hidden prompt gets the password and no
-visible one anything, and the name is read back.
+Started by `processes` as ``python -m zapd_backends.pam_worker SERVICE CONFDIR``. What an answer means is not known
+here. python-pam finds libpam and its functions; what it leaves open is closed here: null passwords are disallowed,
+the peer is named, failures are not delayed, every hidden prompt gets the password and no visible one anything, and
+the name is read back.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
-import os
-import resource
-import signal
-import struct
 import sys
 from collections.abc import Sequence
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import msgspec
 from pam import (
@@ -33,18 +28,13 @@ from pam import (
 from pam import PAM_DISALLOW_NULL_AUTHTOK as NO_NULL
 
 from zapd_backends.pam_service import SERVICE_DIRS, read_service
+from zapd_backends.worker import serve
 
 _pam: Any = importlib.import_module("pam.__internals")  # its structures have no public name
-
-LENGTH: Final = struct.Struct("!I")
-MAX_MESSAGE: Final = 4096
-"""Octets of a question or an answer."""
 
 _FAIL_DELAY: Final = 10
 """PAM_FAIL_DELAY of <security/_pam_types.h>."""
 _ERROR_MSG, _TEXT_INFO = 3, 4
-_PDEATHSIG, _DUMPABLE = 1, 4
-"""Of prctl(2)."""
 
 _Delay = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 
@@ -137,37 +127,15 @@ class Conversation(PamAuthenticator):  # type: ignore[misc]
         return int(PAM_SUCCESS)
 
 
-def read(stream: BinaryIO) -> bytes | None:
-    """One message; None at the end."""
-    head = stream.read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        return None
-    (size,) = LENGTH.unpack(head)
-    body = stream.read(size) if size <= MAX_MESSAGE else b""
-    return body if len(body) == size else None
-
-
 def main(words: Sequence[str]) -> None:
     """Answer until the input ends."""
     service, confdir = words
-    libc = ctypes.CDLL(None)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libc.prctl(_DUMPABLE, 0)
-    libc.prctl(_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):  # what modules print is for nobody
-        os.dup2(nowhere, descriptor)
-    with questions, answers:
-        answers.write(LENGTH.pack(0))
-        answers.flush()
-        while (body := read(questions)) is not None:
-            told = Conversation().ask(service, confdir, msgspec.msgpack.decode(body, type=Ask))
-            del body
-            octets = msgspec.msgpack.encode(told)
-            answers.write(LENGTH.pack(len(octets)) + octets)
-            answers.flush()
+
+    def answer(body: bytes) -> bytes:
+        told = Conversation().ask(service, confdir, msgspec.msgpack.decode(body, type=Ask))
+        return msgspec.msgpack.encode(told)
+
+    serve(answer)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Worker processes for PAM: as many as may be, each with one question, killed when they do not answer in time.
+"""Worker processes: as many as may be, each with one question, killed when they do not answer in time.
 
-A module cannot be stopped from outside, a process can. Who is killed keeps its place until it is gone, so that
-not even processes that the kernel holds on to grow beyond the bound. The password travels through a pipe, in no
-argument and no environment, and the worker gets no environment of zapd's that might hold a secret.
+A library that hangs cannot be stopped from outside, a process can. Who is killed keeps its place until it is gone,
+so that not even processes that the kernel holds on to grow beyond the bound. A password travels through a pipe, in
+no argument and no environment, and the worker gets no environment of zapd's that might hold a secret. What is
+asked is not known here; `worker` is the other end.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from zapd.auth.backend import BackendBusy
 from zapd.errors import Unavailable
-from zapd_backends.pam_worker import LENGTH, MAX_MESSAGE, Ask, Told
+from zapd_backends.worker import LENGTH, MAX_MESSAGE
 
 WAITING: Final = 64
 """Questions that may wait for a process."""
@@ -31,12 +33,28 @@ CLOSING: Final = 1.0
 
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
+Told = TypeVar("Told", bound=msgspec.Struct)
 
-class Processes:
+
+class Processes(Generic[Told]):
     """Its methods are for the event loop's thread."""
 
-    def __init__(self, service: str, confdir: str, count: int) -> None:
-        self._words = (sys.executable, "-m", "zapd_backends.pam_worker", service, confdir)
+    def __init__(
+        self,
+        what: str,
+        needs: str,
+        module: str,
+        words: Sequence[str],
+        told: type[Told],
+        count: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """``count`` processes ``python -m module words…``, which answer with ``told``. For people: ``what`` they
+        ask, and the library that this ``needs``."""
+        self._what, self._needs = f"a process for {what}", needs
+        self._words = (sys.executable, "-m", module, *words)
+        self._told = told
+        self._environment = {**_ENVIRONMENT, **(environment or {})}
         self._free = asyncio.Semaphore(count)
         self._idle: list[Process] = []
         self._waiting = 0
@@ -52,9 +70,9 @@ class Processes:
         finally:
             self._free.release()
 
-    async def ask(self, question: Ask) -> Told:
-        """What PAM says. Raises `Unavailable` when a process dies, `BackendBusy` when too many wait. Whoever gives
-        up has the process killed."""
+    async def ask(self, question: msgspec.Struct) -> Told:
+        """What it is told. Raises `Unavailable` when a process dies, `BackendBusy` when too many wait. Whoever
+        gives up has the process killed."""
         if self._waiting >= WAITING:
             raise BackendBusy("all its processes are at work, and as many questions wait as may")
         self._waiting += 1
@@ -75,7 +93,7 @@ class Processes:
                 self._starting.add(starting)
                 process = await asyncio.shield(starting)
                 self._starting.discard(starting)
-            told = await _exchange(process, question)
+            told = await self._exchange(process, question)
             return told
         finally:
             if process is None and starting is not None:
@@ -124,22 +142,22 @@ class Processes:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,
-                env=_ENVIRONMENT,
+                env=self._environment,
                 cwd="/",
                 start_new_session=True,
                 limit=MAX_MESSAGE * 2,
             )
         except OSError as error:
-            raise Unavailable(f"a process for PAM cannot be started: {error.strerror}") from None
+            raise Unavailable(f"{self._what} cannot be started: {error.strerror}") from None
         ready = False
         try:
             async with asyncio.timeout(STARTING):
-                await _receive(process)
+                await self._receive(process)
             ready = True
         except TimeoutError:
-            raise Unavailable(f"a process for PAM is not ready after {STARTING:g} s") from None
+            raise Unavailable(f"{self._what} is not ready after {STARTING:g} s") from None
         except Unavailable:
-            raise Unavailable("a process for PAM ends as soon as it starts; is libpam there?") from None
+            raise Unavailable(f"{self._what} ends as soon as it starts; is {self._needs} there?") from None
         finally:
             if not ready:
                 self._end(process, held=False)
@@ -161,35 +179,33 @@ class Processes:
         if held:
             self._free.release()
 
+    async def _exchange(self, process: Process, question: msgspec.Struct) -> Told:
+        octets = msgspec.msgpack.encode(question)
+        try:
+            if process.stdin is None:
+                raise Unavailable(f"{self._what} has no input")
+            process.stdin.write(LENGTH.pack(len(octets)) + octets)
+            await process.stdin.drain()
+            return msgspec.msgpack.decode(await self._receive(process), type=self._told)
+        except (OSError, msgspec.MsgspecError):
+            raise Unavailable(f"{self._what} died over a question") from None
+
+    async def _receive(self, process: Process) -> bytes:
+        if process.stdout is None:
+            raise Unavailable(f"{self._what} has no output")
+        try:
+            (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+            if size > MAX_MESSAGE:
+                raise Unavailable(f"{self._what} talks too much")
+            return await process.stdout.readexactly(size)
+        except asyncio.IncompleteReadError:
+            raise Unavailable(f"{self._what} died over a question") from None
+
 
 def _family(number: int) -> list[int]:
-    """A process and all that descend from it: modules such as pam_exec give theirs a session of its own."""
+    """A process and all that descend from it: PAM modules such as pam_exec give theirs a session of its own."""
     found = [number]
     for each in found:  # which grows meanwhile
         with contextlib.suppress(OSError):
             found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
     return found
-
-
-async def _exchange(process: Process, question: Ask) -> Told:
-    octets = msgspec.msgpack.encode(question)
-    try:
-        if process.stdin is None:
-            raise Unavailable("a process for PAM has no input")
-        process.stdin.write(LENGTH.pack(len(octets)) + octets)
-        await process.stdin.drain()
-        return msgspec.msgpack.decode(await _receive(process), type=Told)
-    except (OSError, msgspec.MsgspecError):
-        raise Unavailable("a process for PAM died over a question") from None
-
-
-async def _receive(process: Process) -> bytes:
-    if process.stdout is None:
-        raise Unavailable("a process for PAM has no output")
-    try:
-        (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
-        if size > MAX_MESSAGE:
-            raise Unavailable("a process for PAM talks too much")
-        return await process.stdout.readexactly(size)
-    except asyncio.IncompleteReadError:
-        raise Unavailable("a process for PAM died over a question") from None
