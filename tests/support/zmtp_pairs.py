@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from zapd.zmtp.commands import command, expect
 from zapd.zmtp.connection import Connection
 from zapd.zmtp.credentials import NullCredentials
-from zapd.zmtp.events import AuthenticationRequired, Event, MessagesReceived
+from zapd.zmtp.events import Event, MessagesReceived
 from zapd.zmtp.handshake import RECEIVE, Ask, Handshake, PeerError, Send, Session
 from zapd.zmtp.mechanisms.null import NullClient
+from zapd.zmtp.state import State
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Pair:
     def handshake(self, *, verdict: int = 200, piece: int = 0) -> Pair:
         """Run the handshake to its end, answering every question with ``verdict``."""
         self.pump(piece=piece)
-        while isinstance(self.server_events[-1] if self.server_events else None, AuthenticationRequired):
+        while self.server.state is State.VERDICT:
             if verdict == 200:
                 self.server.accept()
             else:

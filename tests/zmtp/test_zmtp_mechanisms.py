@@ -11,15 +11,19 @@ from threading import Thread
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.gssapi_fake import ALICE, Realm
 from support.zmtp_pairs import Pair, ToyClient, ToyServer, messages_of
 
 from zapd.errors import Conflict, InvalidInput, NotFound
 from zapd.zmtp.connection import Connection
-from zapd.zmtp.credentials import CurveCredentials, NullCredentials, PlainCredentials
+from zapd.zmtp.credentials import CurveCredentials, GssapiCredentials, NullCredentials, PlainCredentials
 from zapd.zmtp.handshake import CredentialsLike, Handshake, Mechanism, PeerError, Session
 from zapd.zmtp.mechanisms import lookup, names, register, run
+from zapd.zmtp.mechanisms.gssapi import GssapiClient, GssapiServer
 from zapd.zmtp.mechanisms.null import NullClient, NullServer
 from zapd.zmtp.mechanisms.plain import PlainClient, PlainServer, encode_hello, parse_hello
+
+REALM = Realm()
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +175,12 @@ def converse(client: Mechanism, server: Mechanism, verdict: Verdict) -> list[Ses
 
 @pytest.mark.parametrize(
     ("client", "server"),
-    [(NullClient(), NullServer()), (PlainClient(b"u", b"p"), PlainServer()), (ToyClient(), ToyServer())],
+    [
+        (NullClient(), NullServer()),
+        (PlainClient(b"u", b"p"), PlainServer()),
+        (GssapiClient(REALM.initiate), GssapiServer(REALM.accept)),
+        (ToyClient(), ToyServer()),
+    ],
 )
 def test_a_dialogue_needs_no_connection(client: Mechanism, server: Mechanism) -> None:
     """RFC 26 asks that a mechanism run over any transport: here bodies go over a pair of pipes."""
@@ -199,7 +208,8 @@ def test_without_a_verdict_nobody_gets_in() -> None:
 
 
 def test_credentials_are_frames_of_a_question() -> None:
-    """NULL brings none, PLAIN two, CURVE one (RFC 27)."""
+    """NULL brings none, PLAIN two, CURVE and GSSAPI one (RFC 27)."""
     assert NullCredentials().frames == ()
     assert PlainCredentials(b"u", b"p").frames == (b"u", b"p")
     assert CurveCredentials(b"k" * 32).frames == (b"k" * 32,)
+    assert GssapiCredentials(ALICE).frames == (ALICE,)

@@ -1,7 +1,13 @@
 """ZMTP 3.0 and 3.1 (RFC 23, 37): bytes in, events out, bytes out. No I/O, no clock, nothing decided here."""
 
 from zapd.zmtp.connection import Connection
-from zapd.zmtp.credentials import Credentials, CurveCredentials, NullCredentials, PlainCredentials
+from zapd.zmtp.credentials import (
+    Credentials,
+    CurveCredentials,
+    GssapiCredentials,
+    NullCredentials,
+    PlainCredentials,
+)
 from zapd.zmtp.events import (
     AuthenticationRequired,
     ConnectionClosed,
@@ -17,6 +23,7 @@ from zapd.zmtp.framing import encode_message, encode_messages
 from zapd.zmtp.handshake import Mechanism, PeerError
 from zapd.zmtp.limits import DEFAULT_LIMITS, Limits
 from zapd.zmtp.mechanisms.curve import CurveClient, CurveServer
+from zapd.zmtp.mechanisms.gssapi import GSSAPI_LIMITS, GssapiClient, GssapiServer, SecurityContext
 from zapd.zmtp.mechanisms.null import NullClient, NullServer
 from zapd.zmtp.mechanisms.plain import PlainClient, PlainServer
 from zapd.zmtp.metadata import check_property_name, decode_properties, encode_properties
@@ -24,6 +31,7 @@ from zapd.zmtp.state import State
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "GSSAPI_LIMITS",
     "AuthenticationRequired",
     "Connection",
     "ConnectionClosed",
@@ -33,6 +41,9 @@ __all__ = [
     "CurveCredentials",
     "CurveServer",
     "Event",
+    "GssapiClient",
+    "GssapiCredentials",
+    "GssapiServer",
     "HandshakeCompleted",
     "Limits",
     "Mechanism",
@@ -46,6 +57,7 @@ __all__ = [
     "PlainCredentials",
     "PlainServer",
     "PongReceived",
+    "SecurityContext",
     "State",
     "SubscriptionReceived",
     "check_property_name",

@@ -40,5 +40,16 @@ class CurveCredentials:
         return (self.public_key,)
 
 
-Credentials = NullCredentials | PlainCredentials | CurveCredentials
+@dataclass(frozen=True, slots=True)
+class GssapiCredentials:
+    """The client's principal as its mechanism displays it, which a ticket has proved (RFC 38)."""
+
+    principal: bytes
+
+    @property
+    def frames(self) -> tuple[bytes, ...]:
+        return (self.principal,)
+
+
+Credentials = NullCredentials | PlainCredentials | CurveCredentials | GssapiCredentials
 """The built-in kinds. A third party's mechanism may bring its own type with a ``frames`` property."""

@@ -17,6 +17,7 @@ from zapd.errors import Conflict, InvalidInput, NotFound
 from zapd.zmtp.commands import decode_error, encode_error
 from zapd.zmtp.handshake import Ask, CredentialsLike, Handshake, Mechanism, PeerError, Send, Session
 from zapd.zmtp.mechanisms.curve import CurveClient, CurveServer
+from zapd.zmtp.mechanisms.gssapi import GssapiClient, GssapiServer
 from zapd.zmtp.mechanisms.null import NullClient, NullServer
 from zapd.zmtp.mechanisms.plain import PlainClient, PlainServer
 
@@ -106,5 +107,6 @@ def run(
 
 
 register("CURVE", server=CurveServer, client=CurveClient)
+register("GSSAPI", server=GssapiServer, client=GssapiClient)
 register("NULL", server=NullServer, client=NullClient)
 register("PLAIN", server=PlainServer, client=PlainClient)
