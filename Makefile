@@ -8,7 +8,7 @@ WORKERS ?= 4
 
 BIN := $(VENV)/bin
 TEST_PACKAGES  := postgresql slapd ldap-utils openssl libpam-pwdfile libpam-wrapper libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc \
-                  krb5-kdc krb5-admin-server krb5-user libkrb5-dev python3-dev
+                  krb5-kdc krb5-admin-server krb5-user libkrb5-dev python3-dev libfaketime
 BENCH_PACKAGES := libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc libc6-dev
 
 .DEFAULT_GOAL := help

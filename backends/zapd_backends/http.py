@@ -13,13 +13,10 @@ import binascii
 import hashlib
 import ipaddress
 import math
-import os
 import secrets
 import ssl
-import stat
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -33,6 +30,7 @@ from zapd.auth.backend import UNKNOWN, BackendBusy, BackendContext, Outcome, Pri
 from zapd.errors import ConfigurationError, InvalidInput, Unavailable
 from zapd.store.rules import check_attributes, check_groups, check_metadata, check_name
 from zapd.zmtp.keys import encode_key
+from zapd_backends.private_file import check_private
 
 MAX_ANSWER: Final = 16384
 """Octets: twice what groups and attributes of a reply can need, and base64 around it."""
@@ -232,7 +230,7 @@ class HttpBackend:
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             if settings.tls_cert:
                 key = self._base / settings.tls_key
-                _check_private(key)
+                check_private(key)
                 # A key with a pass phrase would have it asked for on the terminal.
                 context.load_cert_chain(self._base / settings.tls_cert, key, password=_no_phrase)
         except OSError as error:  # ssl.SSLError is one
@@ -370,11 +368,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, httpx.ConnectError):
         return "the service cannot be connected to"
     return "the service hangs up without an answer"
-
-
-def _check_private(path: Path) -> None:
-    if stat.S_IMODE(os.stat(path).st_mode) & 0o077:  # noqa: PTH116 - in a thread already
-        raise Unavailable(f"{path} holds a secret, and others can read or change it: chmod 600 it, and replace it")
 
 
 def _no_phrase() -> str:

@@ -97,11 +97,11 @@ class Kdc:
         path.write_text(CLIENT.format(realm=self.realm, port=port) + more)
         return path
 
-    def start(self, *before: str, **environment: str) -> None:
-        """Serve. ``before``: a command that starts it (faketime)."""
+    def start(self, **environment: str) -> None:
+        """Serve."""
         with (self.folder / "out").open("ab") as out:
             self.process = subprocess.Popen(
-                [*before, "krb5kdc", "-n", "-r", self.realm],
+                ["krb5kdc", "-n", "-r", self.realm],
                 env=self._environment(**environment),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -149,6 +149,11 @@ class Kdc:
         said = self.admin(f"addprinc {' '.join(options)} {key} {principal}")
         assert "created" in said, said
 
+    def ensure(self, principal: str, *options: str) -> None:
+        """`add`, where another test has not done it."""
+        if "does not exist" in self.admin(f"getprinc {principal}"):
+            self.add(principal, *options)
+
     def write_keytab(self, path: Path, *principals: str) -> Path:
         """Put the keys of principals into a file; without new ones, so that passwords stay as they are."""
         self.admin(*(f"ktadd -norandkey -k {path} {principal}" for principal in principals))
@@ -185,6 +190,14 @@ def libzmq_with_gssapi() -> dict[str, str]:
     return {"LD_PRELOAD": found[0]}
 
 
+def at_another_time(offset: str) -> dict[str, str]:
+    """The environment of a process whose clock is off, by ``+1h`` say."""
+    found = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
+    if not found:
+        _miss("libfaketime is not installed (apt-get install libfaketime)")
+    return {"LD_PRELOAD": found[0], "FAKETIME": offset}
+
+
 KdcMaker = Callable[..., Kdc]
 
 
@@ -216,7 +229,7 @@ def _maker() -> Iterator[KdcMaker]:
     def make(realm: str = REALM) -> Kdc:
         server = Kdc(Path(tempfile.mkdtemp(prefix="zapd-kdc-")), realm)
         made.append(server)
-        server.add(SERVICE)
+        server.add(SERVICE, None, "-requires_preauth")
         server.write_keytab(server.keytab, SERVICE)
         server.start()
         return server
