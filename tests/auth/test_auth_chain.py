@@ -212,8 +212,8 @@ async def test_a_check_that_is_no_coroutine_is_a_bug():
     assert await world.said(curve()) == (300, "backend_error")
 
 
-async def test_open_questions_are_bounded_for_each_mechanism():
-    """With as many slow questions open as may be, more of that mechanism are 300 at once, and keys go on."""
+async def test_open_questions_are_bounded():
+    """With as many slow questions open as may be, more are 300 at once, and keys known by heart go on."""
 
     class SlowPasswords(FakeBackend):
         async def check(self, question):
@@ -230,6 +230,20 @@ async def test_open_questions_are_bounded_for_each_mechanism():
     assert await world.said(curve()) == (200, "granted")
     assert [int((await task).status) for task in open_questions] == [200, 200]
     assert await world.said(plain("u3", b"x")) == (200, "granted")
+
+
+async def test_the_bound_is_for_all_mechanisms_together():
+    """What waits for one mechanism takes the places of another's, from the very first question of that one on."""
+    fakes = FakeBackend(users={"ada": b"x"}, keys=knowing_ada().keys, delay=0.2)
+    world = await scene(rule("lab", "a"), keeping=Keeping(max_in_flight=2), a=fakes)
+    open_questions = [asyncio.ensure_future(world.ask(curve(key))) for key in (EVE, bytes(32))]
+    await asyncio.sleep(0.02)
+    for _ in range(2):
+        full = await world.ask(plain("ada", b"x"))
+        assert (full.status, full.reason, full.asked) == (300, "backend_busy", False)
+    assert world.handles["a"].health().open == 2
+    await asyncio.gather(*open_questions)
+    assert await world.said(plain("ada", b"x")) == (200, "granted")
 
 
 async def test_giving_a_question_up_frees_its_place():

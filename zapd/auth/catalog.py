@@ -21,7 +21,7 @@ import structlog
 
 from zapd.auth.backend import Admission, Backend, BackendContext, Outcome, Question, Verdict
 from zapd.auth.circuit import CircuitState
-from zapd.auth.gate import DEFAULT, Gate, Keeping
+from zapd.auth.gate import DEFAULT, Gate, Keeping, Room
 from zapd.auth.last_good import LastGood
 from zapd.auth.pace import Pace
 from zapd.auth.scrub import Scrubber
@@ -120,13 +120,14 @@ class BackendHandle:
         """Where ``stale_if_error`` is set: what it last let in."""
         self._wall_clock = wall_clock
         self._scrub = scrubber or Scrubber()
+        self._room = Room(keeping)
         self._gates: dict[str, Gate] = {}
         self._retrying: asyncio.Task[None] | None = None
         self._pace = Pace()
 
     def gate(self, mechanism: str) -> Gate:
         """What stands before it for this mechanism."""
-        return self._gates.setdefault(mechanism, Gate(self.keeping))
+        return self._gates.setdefault(mechanism, Gate(self.keeping, self._room))
 
     def forget(self) -> None:
         """Something changed: nothing that it once said stands in for it any more."""
@@ -179,7 +180,7 @@ class BackendHandle:
             circuit=max((each.state for each in circuits), key=_WORST.index, default=CircuitState.CLOSED),
             circuit_opened=sum(each.opened for each in circuits),
             stale=self.stale,
-            open=sum(gate.open for gate in self._gates.values()),
+            open=self._room.open,
             mean_milliseconds=self.seconds / self.asked * 1000.0 if self.asked else 0.0,
         )
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
 
@@ -122,7 +123,7 @@ class Chain:
             last_good = handle.last_good
             generation = 0 if last_good is None else last_good.generation
             probe = False
-            if gate.open >= gate.limit:
+            if gate.waits and gate.room.is_full:
                 verdict = BUSY
             elif gate.circuit.is_open and not (probe := gate.circuit.probe()):
                 verdict = CIRCUIT_OPEN
@@ -136,7 +137,7 @@ class Chain:
                     # Nothing suspended, so nobody can have cancelled us: it is the backend's own.
                     verdict = _failed(handle, error, question)
                 else:
-                    dear = self.dear = True
+                    dear = self.dear = gate.waits = True
                     cache_good = min(cache_good, handle.keeping.cache_good)
                     cache_bad = min(cache_bad, handle.keeping.cache_bad)
                     try:
@@ -200,10 +201,14 @@ class Chain:
         backend's open questions until it ends.
         """
         handle = step.handle
+        if step.gate.room.is_full:  # the first of its mechanism that has to wait
+            with suppress(RuntimeError):
+                work.close()
+            return BUSY
         its_own = min(self._backend_deadline, handle.keeping.deadline)
         seconds = min(its_own, self._deadline - (perf_counter() - started))
         task = asyncio.get_running_loop().create_task(Suspended(work, waiting_for).finish())
-        step.gate.enter(task)
+        step.gate.room.enter(task)
         try:
             await asyncio.wait((task,), timeout=max(0.0, seconds))
             if not task.done():

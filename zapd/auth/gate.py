@@ -1,5 +1,6 @@
-"""What stands before a backend: the bound on its open questions, and its circuit. Each mechanism has a gate of its
-own, so that slow passwords hold up no key.
+"""What stands before a backend: the bound on its open questions, and a circuit for each mechanism.
+
+A place is taken only by what has to wait: slow passwords hold up no key that the backend knows by heart.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Keeping:
     deadline: float = math.inf
     """How long it may take, where that is less than its domain gives it."""
     max_in_flight: int = IN_FLIGHT
-    """How many questions of one mechanism it may be working on."""
+    """How many questions it may be working on, of all mechanisms together."""
     circuit_failures: int = 5
     """After so many in a row it is left alone; 0 is never."""
     circuit_pause: float = 0.5
@@ -38,15 +39,18 @@ class Keeping:
 DEFAULT: Final = Keeping()
 
 
-class Gate:
-    """Open questions of one backend and mechanism."""
+class Room:
+    """Open questions of one backend."""
 
-    __slots__ = ("circuit", "limit", "open")
+    __slots__ = ("limit", "open")
 
     def __init__(self, keeping: Keeping) -> None:
         self.limit = keeping.max_in_flight
         self.open = 0
-        self.circuit = Circuit(keeping.circuit_failures, keeping.circuit_pause)
+
+    @property
+    def is_full(self) -> bool:
+        return self.open >= self.limit
 
     def enter(self, task: asyncio.Task[Verdict]) -> None:
         """Count this task until it ends."""
@@ -57,3 +61,15 @@ class Gate:
         self.open -= 1
         if not task.cancelled():
             task.exception()  # taken note of, else asyncio complains that nobody did
+
+
+class Gate:
+    """One mechanism's way to a backend."""
+
+    __slots__ = ("circuit", "room", "waits")
+
+    def __init__(self, keeping: Keeping, room: Room) -> None:
+        self.room = room
+        self.waits = False
+        """Whether a question of this mechanism ever had to wait: those that follow need a place to begin with."""
+        self.circuit = Circuit(keeping.circuit_failures, keeping.circuit_pause)

@@ -163,7 +163,8 @@ class BackendSection(BaseModel):
     deadline: Duration | None = None
     """How long it may take to answer, where that is less than the `backend_deadline` of the domain."""
     max_in_flight: Count = 256
-    """Questions of one mechanism that it may be working on; one more is answered 300 at once."""
+    """Questions, of all mechanisms together, that it may be working on; one more that must wait is answered 300 at
+    once."""
     circuit_failures: CountOrNone = 5
     """After so many questions in a row that it could not answer nobody is sent there any more, and the answer is
     300 at once; 0 is never. A refusal is an answer."""
