@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from support.cli_server import Served
 from test_cli_rest import new_key, new_name
 
@@ -25,6 +26,15 @@ def test_a_key_is_rotated(served: Served) -> None:
     for wrong in (("--overlap", "soon"), ("--overlap", "-1d"), both):
         served.run("key", "rotate", third, new_key()[0], *wrong, code=2)
     assert "already" in served.run("key", "rotate", third, old, code=1).stderr
+
+
+@pytest.mark.parametrize(("first", "second"), [("-", ""), ("", "-"), ("-", "-")])
+def test_keys_that_look_like_options_stay_in_their_places(served: Served, first: str, second: str) -> None:
+    """Which key is old and which is new is a matter of their order, however they begin."""
+    (old, _), (new, print_of_new) = new_key(first), new_key(second)
+    served.run("key", "add", old, "--user", "alice")
+    done = served.json("key", "rotate", old, new, "--label", "-" * 40)
+    assert (done["new"]["fingerprint"], done["new"]["label"]) == (print_of_new, "-" * 40)
 
 
 def test_an_agent_is_rotated_and_revoked_with_a_reason(served: Served, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ _LAST_RESORT: Final = Path("/etc/zapd/zapd.toml")
 _FINGERPRINT: Final = re.compile(r"SHA256:([A-Za-z0-9+/]{43})", re.ASCII)
 _FINGERPRINT_ID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
+_NO_OPTION: Final = "\0"
+"""Before a word that is no option, although it begins with a hyphen; nothing that is typed can hold it."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -223,6 +225,7 @@ class PublicKey(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from zapd.zmtp.keys import decode_public_key
 
+        value = value.removeprefix(_NO_OPTION)
         try:
             decode_public_key(value)
         except InvalidInput as error:
@@ -236,6 +239,7 @@ class KeyName(click.ParamType[str]):
     name = "key"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        value = value.removeprefix(_NO_OPTION)
         fingerprint = _FINGERPRINT.fullmatch(value)
         if fingerprint is not None:
             return fingerprint[1].replace("+", "-").replace("/", "_")
@@ -252,28 +256,29 @@ class KeyName(click.ParamType[str]):
 
 
 class KeyCommand(click.Command):
-    """A command whose argument is a key, which may begin with ``-`` like an option: one in 85 does."""
+    """A command whose arguments are keys, which may begin with ``-`` like an option: one in 85 does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        options = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
-        return super().parse_args(ctx, _keys_last(args, options))
+        options = [each for each in self.params if isinstance(each, click.Option)]
+        valued = {name for each in options if not each.is_flag for name in each.opts}
+        names = {name for each in options for name in (*each.opts, *each.secondary_opts)}
+        return super().parse_args(ctx, _keys_shown(args, names, valued))
 
 
-def _keys_last(args: list[str], options: set[str]) -> list[str]:
-    """``args`` with what only looks like an option moved behind ``--``.
+def _keys_shown(args: list[str], names: set[str], valued: set[str]) -> list[str]:
+    """``args`` with `_NO_OPTION` before each key that looks like an option; each stays where it stands, since with
+    two of them it matters which is which.
 
     Keys have 40 characters; some more and less are taken too, to be told what is wrong with them.
     """
-    if "--" in args:
-        return args
-    keys = [each for each in args if each.startswith("-") and _looks_like_key(each, options)]
-    if not keys:
-        return args
-    return [each for each in args if each not in keys] + ["--", *keys]
-
-
-def _looks_like_key(word: str, options: set[str]) -> bool:
-    return 39 <= len(word) <= 44 and word not in options and word.partition("=")[0] not in options
+    shown: list[str] = []
+    for number, word in enumerate(args):
+        if word == "--":
+            return shown + args[number:]
+        key = word.startswith("-") and 39 <= len(word) <= 44 and word.partition("=")[0] not in names
+        value = number > 0 and args[number - 1] in valued
+        shown.append(_NO_OPTION + word if key and not value else word)
+    return shown
 
 
 def attributes_of(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
