@@ -19,8 +19,8 @@ from zmq.utils import z85
 
 from zapd.admin.api.app import create_app
 from zapd.admin.api.context import AdminContext, Endpoint, Readiness
-from zapd.admin.api.errors import MEDIA_TYPE, PROBLEMS
-from zapd.admin.api.guards import HEADERS, MAX_BODY, Guards, SignInBrake
+from zapd.admin.api.errors import HEADERS, MEDIA_TYPE, PROBLEMS
+from zapd.admin.api.guards import MAX_BODY, Guards, SignInBrake
 from zapd.admin.roles import Role
 from zapd.admin.services.audit import AuditFilter, AuditService
 from zapd.admin.services.explain import ExplainService, Explanation, Step, Supposed
@@ -107,6 +107,20 @@ def _problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]
     assert (body["status"], body["code"], body["title"]) == (status, code, PROBLEMS[code][1])
     assert PROBLEMS[code][0] == status
     return body
+
+
+async def test_a_bug_of_ours_is_a_problem_like_any_other(api: Api, monkeypatch: pytest.MonkeyPatch):
+    """500 in the one shape, with every header that the other answers have, and no word of what went wrong."""
+
+    async def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(type(api.context.keys), "list", broken)
+    response = await api("GET", "/v1/keys")
+    _problem(response, 500, "error")
+    assert "secret" not in response.text
+    for name, value in HEADERS:
+        assert response.headers.get_list(name.decode()) == [value.decode()]
 
 
 async def test_a_keys_life_over_http(api: Api):

@@ -43,6 +43,6 @@ def test_a_request_is_found_again_wherever_it_left_a_trace(tmp_path: Path) -> No
         lines = [json.loads(line) for line in zapd.logged().splitlines()]
         told = [line for line in lines if line["logger"].endswith("numbering")]
         assert [(line["request"], line["event"].partition(" in ")[0]) for line in told] == [
-            ("deploy-7", "POST /keys: 201"),
-            ("many", "POST /keys/import: 200"),
+            ("deploy-7", "POST /v1/keys: 201"),
+            ("many", "POST /v1/keys/import: 200"),
         ]

@@ -123,6 +123,23 @@ def test_a_second_zapd_on_the_same_folder_leaves_the_first_alone(tmp_path: Path)
         assert zapd.call("GET", "/readyz").status_code == 200
 
 
+def test_two_zapds_never_share_a_database_file(tmp_path: Path) -> None:
+    """On SQLite a data_dir each is not enough, by whatever path the file is named; a database each is."""
+    with Zapd(tmp_path / "one", configuration=CONFIGURATION) as first:
+        second = Zapd(tmp_path / "two", configuration=CONFIGURATION)
+        (tmp_path / "link").symlink_to(tmp_path / "one")
+        shared = f'[database]\nurl = "sqlite:///{tmp_path}/link/data/zapd.db"\n[admin]'
+        second.configure(CONFIGURATION.replace("[admin]", shared))
+        ended = second.run("serve")
+        assert ended.returncode == 1
+        assert "Another zapd serves from the database" in ended.stderr
+        assert "PostgreSQL" in ended.stderr
+        assert first.call("GET", "/readyz").status_code == 200
+        second.configure(CONFIGURATION)
+        with second:
+            assert second.call("GET", "/readyz").status_code == 200
+
+
 def test_a_socket_that_a_killed_zapd_left_is_taken_over(tmp_path: Path) -> None:
     """kill -9 leaves the file; nobody listens there, so the next start replaces it."""
     zapd = Zapd(tmp_path, configuration=CONFIGURATION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -107,19 +108,23 @@ def test_an_answer_on_the_last_moment_is_still_given(zapd: Zapd) -> None:
         assert {asking.receive()[1] for _ in range(10)} == {200}
 
 
+@pytest.mark.parametrize("zapd", [1, 2], indirect=True, ids=["one process", "two workers"])
 def test_a_second_sigterm_waits_for_nobody(zapd: Zapd) -> None:
-    """Draining could take 20 s; told twice, zapd ends at once, in order and with 0."""
+    """Draining could take 20 s; told twice, zapd ends at once, in order and with 0. What is open hears 300."""
     with Asking(zapd) as asking:
-        open_question(zapd, asking)
+        slow = open_question(zapd, asking)
         process = zapd.process
         assert process is not None
         began = time.monotonic()
         zapd.signal(signal.SIGTERM)
         assert wait_for(lambda: draining(zapd))
         zapd.signal(signal.SIGTERM)
+        assert asking.receive() == (slow, 300, "")
         assert process.wait(15) == 0
         assert time.monotonic() - began < 15
-    assert '"event":"service.stop"' in zapd.journal().splitlines()[-1]
+    assert '"reason":"draining"' in zapd.journal()
+    for folder in zapd.folder.glob("data/audit/*"):
+        assert '"event":"service.stop"' in (folder / "00000001.jsonl").read_text().splitlines()[-1]
     assert not (zapd.folder / "data" / "zap.sock").exists()
 
 
@@ -138,3 +143,19 @@ def test_systemd_is_told_when_it_is_ready_reloads_and_stops(tmp_path: Path) -> N
         finally:
             assert zapd.stop() == 0
         assert heard.recv(4096) == b"STOPPING=1"
+
+
+@pytest.mark.parametrize("zapd", [1, 2], indirect=True, ids=["one process", "two workers"])
+def test_a_signal_to_the_whole_group_alarms_nobody(zapd: Zapd) -> None:
+    """A terminal and systemd tell every process: the parent decides, all go down in order, and the log is calm."""
+    assert wait_for(lambda: zapd.call("GET", "/v1/audit").json().get("items"))  # the copying process is up
+    process = zapd.process
+    assert process is not None
+    children = {int(line) for line in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()}
+    assert children
+    before = zapd.logged()
+    for number in (process.pid, *children):
+        os.kill(number, signal.SIGTERM)
+    assert process.wait(15) == 0
+    levels = [json.loads(line)["level"] for line in zapd.logged()[len(before) :].splitlines()]
+    assert set(levels) <= {"info"}, zapd.logged()

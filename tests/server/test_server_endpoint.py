@@ -140,6 +140,19 @@ async def test_newcomers_hear_300_while_it_drains(tmp_path: Path) -> None:
         assert [parts[3] for parts in peer.sent] == [b"300", b"200"]
 
 
+async def test_what_is_open_when_draining_ends_hears_300_on_record(tmp_path: Path) -> None:
+    """Nobody is left without an answer: the question is cut short, recorded as deferred, and asked elsewhere."""
+    async with house(tmp_path) as zapd:
+        peer = Connection(EDGE)
+        zapd.endpoint.on_messages(peer, [question(SLOW, request_id=b"1"), question(SLOW, request_id=b"2")])
+        await zapd.endpoint.drain(0.01)
+        await zapd.settled()
+        assert sorted(parts[2] for parts in peer.sent) == [b"1", b"2"]
+        assert {parts[3] for parts in peer.sent} == {b"300"}
+        assert zapd.lines().count('"auth.defer"') == zapd.lines().count('"reason":"draining"') == 2
+        assert zapd.endpoint.in_flight == 0
+
+
 async def test_what_cannot_be_recorded_is_not_admitted(tmp_path: Path) -> None:
     """With the journal gone, an entitled client hears 300, and the gap is counted."""
     async with house(tmp_path) as zapd:

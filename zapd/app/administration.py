@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -24,8 +23,9 @@ from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService, Endpoint
 from zapd.admin.services.users import UserService
 from zapd.app.http import BoundedHttp
+from zapd.app.tls import TlsFront, server_context
 from zapd.auth.hashing import HashPool
-from zapd.errors import ConfigurationError, Unavailable
+from zapd.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -82,9 +82,6 @@ class AdminServer:
                 access_log=False,
                 server_header=False,
                 lifespan="off",
-                ssl_certfile=str(tls[0]) if tls else None,
-                ssl_keyfile=str(tls[1]) if tls else None,
-                ssl_version=ssl.PROTOCOL_TLS_SERVER,
                 proxy_headers=bool(proxies),
                 forwarded_allow_ips=list(proxies),
                 http=BoundedHttp,
@@ -94,6 +91,7 @@ class AdminServer:
                 h11_max_incomplete_event_size=64 * 1024,
             )
         )
+        self._front = TlsFront(self._sock, server_context(*tls), self._protocol) if tls else None
         self._task: asyncio.Task[None] | None = None
         host, port = self._sock.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -101,32 +99,34 @@ class AdminServer:
 
     async def start(self) -> None:
         """Answer requests."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._sock]), name="zapd-admin")
+        sockets = [self._sock] if self._front is None else []
+        self._task = asyncio.create_task(self._server.serve(sockets=sockets), name="zapd-admin")
         # uvicorn has no event for it, only a flag.
         while not self._server.started and not self._task.done():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._task.done():
             await self._task
+        if self._front is not None:
+            self._front.start(self._server.config.backlog)
 
     def reload_tls(self, certificate: Path | None, key: Path | None) -> None:
         """Use what these files hold now for new connections. Raises `ConfigurationError`, and changes nothing."""
-        context = self._server.config.ssl
-        if context is None or certificate is None or key is None:
-            return
-        try:
-            # A context keeps the certificate although the key does not fit: try them on one that nobody uses.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-            context.load_cert_chain(certificate, key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"the TLS files cannot be used: {error}") from None
+        if self._front is not None and certificate is not None and key is not None:
+            self._front.context = server_context(certificate, key)
 
     async def aclose(self) -> None:
         """Finish what is being answered, within two seconds, and close."""
         if self._task is not None:
             self._stopping.set()
             self._server.should_exit = True
+            if self._front is not None:
+                self._front.close()
             await self._task
         self._sock.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        """What uvicorn makes for a connection that it accepts itself."""
+        return BoundedHttp(config=self._server.config, server_state=self._server.server_state, app_state={})
 
 
 class _Server(uvicorn.Server):

@@ -82,6 +82,7 @@ class Deciding:
         )
         self.doors = Doors(config, self.authority, self.endpoint, self.recorder, ground.registry.agents)
         self._parts.up("doors", self.doors.close)
+        self._parts.up("questions", self._cut_short)
 
     # -- what others ask -------------------------------------------------------------------------------------
 
@@ -110,8 +111,15 @@ class Deciding:
     # -- down ------------------------------------------------------------------------------------------------
 
     async def drain(self, seconds: float) -> None:
-        """300 to newcomers, and so long for what is open."""
+        """300 to newcomers, and so long for what is open; then 300 to that too."""
         self.doors.draining = True
+        await self._drain(seconds)
+
+    async def _cut_short(self) -> None:
+        """300 to whatever is still open, in a hurry."""
+        await self._drain(0)
+
+    async def _drain(self, seconds: float) -> None:
         await self.endpoint.drain(seconds)
         with suppress(JournalUnavailable):
             await self.ground.journal.durable()  # until then the last answers wait for their records

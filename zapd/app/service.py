@@ -51,7 +51,7 @@ class Service:
         """Come up whole, or raise."""
         insist_on_domains(self.config)
         self._start_only = start_only(self.config)
-        hold(self.config.server.data_dir, self._parts)
+        hold(self.config, self._parts)
         await self._ground.start()
         await self._deciding.start()
         await self._deciding.doors.open()

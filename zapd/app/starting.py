@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import structlog
 
@@ -14,7 +13,8 @@ from zapd.app.parts import Parts
 from zapd.audit.journal import Journal
 from zapd.config import Config
 from zapd.errors import ConfigurationError
-from zapd.server.lifecycle import hold_folder
+from zapd.server.lifecycle import hold_database, hold_folder
+from zapd.store.engine import sqlite_path
 
 log = structlog.get_logger(__name__)
 
@@ -27,15 +27,21 @@ def insist_on_domains(config: Config) -> Config:
     return config
 
 
-def hold(folder: Path, parts: Parts) -> None:
-    """Make ``folder`` if need be, and keep every other zapd out of it until ``parts`` go down."""
+def hold(config: Config, parts: Parts) -> None:
+    """Make the folder of data if need be, and keep every other zapd out of it, and off a database that is a file,
+    until ``parts`` go down. Raises `Unavailable`."""
+    folder = config.server.data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = hold_folder(folder)
+    held = [hold_folder(folder)]
 
     async def let_go() -> None:
-        os.close(descriptor)
+        for descriptor in held:
+            os.close(descriptor)
 
     parts.up("folder", let_go)
+    database = sqlite_path(config.database_url(), config.base_dir)
+    if database is not None and database.parent.is_dir():
+        held.append(hold_database(database.resolve()))
 
 
 def say_where(

@@ -66,7 +66,8 @@ def exported(directory: Path, sought: Sought, form: Form) -> Iterator[bytes]:
 
 def main() -> int:
     """Carry out the order on standard input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's to act on
+    for each in (signal.SIGINT, signal.SIGTERM):  # a terminal and systemd tell the whole group; the parent decides
+        signal.signal(each, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         os.nice(19)
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)

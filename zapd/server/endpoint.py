@@ -42,6 +42,8 @@ Answer = tuple[list[bytes], str]
 """What waits for the journal: the reply's frames, envelope in front, and the question's mechanism."""
 
 
+_CUT_SHORT_SECONDS = 1.0
+"""For a backend's question that is cancelled to let go."""
 _REPLY = 6
 """Frames of a reply behind the delimiter."""
 
@@ -146,12 +148,14 @@ class Endpoint:
             self._release(peer, answers, started)
 
     async def drain(self, seconds: float) -> None:
-        """Answer newcomers 300, and give open questions ``seconds`` to finish."""
+        """Answer newcomers 300, and give open questions ``seconds`` to finish; those that do not hear 300 too."""
         self.draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for task in self._tasks:
             task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CUT_SHORT_SECONDS)
 
     @property
     def in_flight(self) -> int:
@@ -186,6 +190,8 @@ class Endpoint:
         async def finish() -> None:
             try:
                 decision = await rest.finish()
+            except asyncio.CancelledError:  # nobody but `drain` cancels: whoever asked tries again elsewhere
+                decision = CUT_SHORT
             except Exception:  # noqa: BLE001 - a question is always answered
                 decision = self._bug()
             finally:
@@ -235,6 +241,7 @@ def _deferred(reason: str, *, asked: bool = False) -> Decision:
 _TRY_AGAIN = encode_message(reply_frames(TRY_AGAIN, b"", "CURVE")[2:])
 """A 300 behind the request id, as octets."""
 DRAINING = _deferred("draining")
+CUT_SHORT = _deferred("draining", asked=True)
 OVERLOAD = _deferred("overload")
 BUG = _deferred("internal_error", asked=True)
 

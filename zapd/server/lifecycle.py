@@ -105,14 +105,28 @@ def hold_folder(folder: Path) -> int:
 
     Gives the descriptor that holds it until it is closed. Raises `zapd.errors.Unavailable`.
     """
-    descriptor = os.open(folder / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    return _hold(
+        folder / "serve.lock",
+        f"Another zapd serves from {folder}: stop it, or give this one a data_dir of its own.",
+    )
+
+
+def hold_database(file: Path) -> int:
+    """As `hold_folder`, for a file of SQLite: whoever uses it takes itself for the only one."""
+    return _hold(
+        file.with_name(file.name + ".serve.lock"),
+        f"Another zapd serves from the database {file}: stop it, give this one a database of its own, or let both"
+        " use PostgreSQL.",
+    )
+
+
+def _hold(lock: Path, taken: str) -> int:
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise Unavailable(
-            f"Another zapd serves from {folder}: stop it, or give this one a data_dir of its own."
-        ) from None
+        raise Unavailable(taken) from None
     return descriptor
 
 

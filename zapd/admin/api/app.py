@@ -14,7 +14,7 @@ from zapd import __version__
 from zapd.admin.api import errors
 from zapd.admin.api.context import AdminContext
 from zapd.admin.api.guards import Guards
-from zapd.admin.api.numbering import Numbering
+from zapd.admin.api.numbering import PREFIX, Numbering
 from zapd.admin.api.routes import agents, audit, explain, imports, keys, tokens, topology, users
 from zapd.admin.api.schemas import Problem
 
@@ -45,7 +45,7 @@ def create_app(context: AdminContext) -> FastAPI:
     app.add_middleware(Guards)
     app.add_middleware(Numbering)
     for router in _ROUTERS:
-        app.include_router(router, prefix="/v1", responses=errors.RESPONSES)
+        app.include_router(router, prefix=PREFIX, responses=errors.RESPONSES)
     app.include_router(_process_pages(context))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from zapd.admin.api.numbering import template_of
 from zapd.admin.api.schemas import FieldProblem, Problem
 from zapd.admin.api.streaming import BrokenOff
 from zapd.admin.requests import current_request, request_named
@@ -47,6 +48,16 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
 _BY_STATUS: Final = {status: code for code, (status, _title) in PROBLEMS.items()}
 
 MEDIA_TYPE: Final = "application/problem+json"
+
+HEADERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""Sent with every answer, unless the answer has its own: what browsers heed."""
 
 RESPONSES: Final[dict[int | str, dict[str, object]]] = {
     status: {"description": title, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
@@ -114,10 +125,12 @@ async def _bug(request: Request, error: Exception) -> Response:
     # Called from outside of everything else, so that the request's id is no longer in the context.
     with request_named(request.scope.get("zapd.request", "")) as name:
         # The path's template, not the path: names may stand in it. The traceback shows code, not values.
-        route = getattr(request.scope.get("route"), "path", "?")
+        route = template_of(request.scope)
         if isinstance(error, BrokenOff):
             _log.warning("an answer to %s %s was broken off: %s", request.method, route, error)
             return problem_response("unavailable")
         _log.error("a bug in %s %s: %s", request.method, route, type(error).__name__, exc_info=error)
         said = "This is a bug of zapd's; its log says more."
-        return problem_response("error", said, headers={"X-Request-Id": name})
+        # No guard stands around this answer.
+        headers = {key.decode(): value.decode() for key, value in HEADERS}
+        return problem_response("error", said, headers={**headers, "X-Request-Id": name})

@@ -13,7 +13,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from zapd.admin.api.errors import problem_response
+from zapd.admin.api.errors import HEADERS, problem_response
 from zapd.errors import ZapdError
 
 MAX_BODY: Final = 1 << 20
@@ -28,16 +28,6 @@ whoever has no token fills neither memory nor disk."""
 
 READ_DEADLINE: Final = 10.0
 """Seconds for a whole body to arrive: total, not per read, so that a trickle gains nothing."""
-
-HEADERS: Final = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
-"""Sent with every answer, unless the answer has its own."""
 
 
 class Guards:

@@ -13,10 +13,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zapd.admin.requests import request_named
 
+PREFIX: Final = "/v1"
+"""Before every path of the API; the process's own pages stand beside it."""
 HEADER: Final = b"x-request-id"
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _log = logging.getLogger(__name__)
+
+
+def template_of(scope: Scope) -> str:
+    """The template of the path that was asked for, ``?`` where no route was found."""
+    found = getattr(scope.get("route"), "path", "?")
+    # FastAPI 0.165 leaves out the prefix under which a router is included.
+    whole = found.startswith(PREFIX + "/") or not scope.get("path", "").startswith(PREFIX + "/")
+    return found if whole or found == "?" else PREFIX + found
 
 
 class Numbering:
@@ -40,7 +50,7 @@ class Numbering:
                     message["headers"] = [*message.get("headers", ()), (HEADER, name.encode())]
                     # Strangers change nothing, and so write no line.
                     if scope["method"] not in _READS and message["status"] < 400:
-                        route = getattr(scope.get("route"), "path", "?")
+                        route = template_of(scope)
                         spent = (time.monotonic() - started) * 1000
                         _log.info("%s %s: %d in %.1f ms", scope["method"], route, message["status"], spent)
                 await send(message)

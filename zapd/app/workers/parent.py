@@ -59,7 +59,7 @@ class Parent:
         """Come up whole, or raise."""
         insist_on_domains(self.config)
         self._start_only = start_only(self.config)
-        hold(self.config.server.data_dir, self._parts)
+        hold(self.config, self._parts)
         await self._ground.start()
         self._parts.up("entrances", self._entrances.close)
         await self._entrances.open()

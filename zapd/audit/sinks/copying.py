@@ -231,7 +231,8 @@ def _microseconds(text: str) -> int:
 
 def main() -> int:
     """Run until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's to act on
+    for each in (signal.SIGINT, signal.SIGTERM):  # a terminal and systemd tell the whole group; the parent decides
+        signal.signal(each, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the URL may hold a password
     with contextlib.suppress(OSError):
         os.nice(19)
