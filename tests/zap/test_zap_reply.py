@@ -33,6 +33,16 @@ def test_what_is_written_is_read_back() -> None:
         assert parse_reply(reply_frames(reply, b"1", "CURVE"), b"1") == reply
 
 
+@pytest.mark.parametrize("reply", [GRANTED, TRY_AGAIN, REFUSED, ERROR])
+def test_a_gssapi_answer_is_read_back_by_who_asked_about_gssapi(reply: ZapReply) -> None:
+    """The text tells refusals apart where the status cannot; for any other mechanism such a reply is none."""
+    frames = reply_frames(reply, b"1", "GSSAPI")
+    assert parse_reply(frames, b"1", "GSSAPI") == reply
+    for text, mechanism in ((frames[3], "CURVE"), (b"Bad luck", "GSSAPI"), (b"OK", "GSSAPI")):
+        with pytest.raises(MalformedReply):
+            parse_reply([*frames[:2], b"401", text, b"alice", b""], b"1", mechanism)
+
+
 @pytest.mark.parametrize(
     "frames",
     [

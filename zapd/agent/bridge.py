@@ -30,7 +30,7 @@ from zapd.agent.keyfile import AgentKeys, Endpoint
 from zapd.agent.questions import Dropped, Question, QuestionTable
 from zapd.agent.upstream import NEVER, SyncContext, SyncSocket, Upstream
 from zapd.zap.envelope import split_envelope
-from zapd.zap.reply import ERROR, REFUSED, TRY_AGAIN, MalformedReply, Status, ZapReply, parse_reply, reply_frames
+from zapd.zap.reply import ERROR, TRY_AGAIN, MalformedReply, Status, ZapReply, parse_reply, reply_frames
 from zapd.zap.request import MalformedRequest, parse_request
 
 log = logging.getLogger("zapd.agent")
@@ -274,7 +274,7 @@ class Bridge:
             self.counters[question.value] += 1
             return
         try:
-            reply = read_reply(parts[2:], question.request_id, question.mechanism)
+            reply = parse_reply(parts[2:], question.request_id, question.mechanism)
         except MalformedReply:
             # Not an answer. Another zapd may still give one; without it, the deadline says 300.
             self.counters["malformed_replies"] += 1
@@ -288,13 +288,6 @@ class Bridge:
         """To libzmq. A connection that is gone, or takes nothing, gets nothing: silence refuses."""
         with suppress(zmq.Again):
             self._front.send_multipart([*envelope, *reply_frames(reply, request_id, mechanism)], zmq.NOBLOCK)
-
-
-def read_reply(frames: list[bytes], request_id: bytes, mechanism: str) -> ZapReply:
-    """`parse_reply`, knowing that zapd's refusals under GSSAPI carry a status that nobody can read (contract)."""
-    if mechanism == "GSSAPI" and frames == reply_frames(REFUSED, request_id, mechanism):
-        return REFUSED
-    return parse_reply(frames, request_id)
 
 
 def _bind(context: SyncContext) -> SyncSocket:

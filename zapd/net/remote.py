@@ -47,6 +47,7 @@ class _Open:
 
     frames: list[bytes] = field(repr=False)  # a password may be among them
     request_id: bytes
+    mechanism: str
     answer: asyncio.Future[ZapReply]
 
 
@@ -108,7 +109,7 @@ class RemoteHandler:
         # Always fresh, also for a question that brought an id: nobody else may know it.
         question_id = os.urandom(QUESTION_ID_LENGTH)
         frames = [question_id, b"", *serialize_request(request)]
-        question = _Open(frames, request.request_id, loop.create_future())
+        question = _Open(frames, request.request_id, request.mechanism, loop.create_future())
         self._open[question_id] = question
         counters.asked += 1
         self.dealer.send_messages([frames])  # refused: it goes out with the next connection, if that is soon
@@ -127,7 +128,7 @@ class RemoteHandler:
                 self._count_stray(question_id)
                 continue
             try:
-                reply = parse_reply(parts[2:], question.request_id)
+                reply = parse_reply(parts[2:], question.request_id, question.mechanism)
             except MalformedReply:
                 self.counters.malformed += 1
                 reply = TRY_AGAIN

@@ -53,6 +53,8 @@ TRY_AGAIN = ZapReply(Status.TRY_AGAIN)
 REFUSED = ZapReply(Status.REFUSED)
 ERROR = ZapReply(Status.ERROR)
 
+_REFUSAL_OF = {_TEXT[reply.status]: reply for reply in (TRY_AGAIN, REFUSED, ERROR)}
+
 
 def reply_frames(reply: ZapReply, request_id: bytes, mechanism: str) -> list[bytes]:
     """The six frames of a reply as a REP socket sends them, delimiter excluded.
@@ -66,13 +68,18 @@ def reply_frames(reply: ZapReply, request_id: bytes, mechanism: str) -> list[byt
     return [VERSION, request_id, code, _TEXT[status], b"", b""]
 
 
-def parse_reply(frames: Sequence[bytes], request_id: bytes) -> ZapReply:
-    """Read a reply, delimiter excluded; raise `MalformedReply` for whatever is not one to ``request_id``."""
+def parse_reply(frames: Sequence[bytes], request_id: bytes, mechanism: str = "") -> ZapReply:
+    """Read a reply, delimiter excluded; raise `MalformedReply` for whatever is not one to ``request_id``.
+
+    A zapd's refusals of a GSSAPI question have a status that nobody can read: there the text tells which it is.
+    """
     if len(frames) != 6:
         raise MalformedReply("a reply has six frames")
-    version, echoed, code, _text, user_id, metadata = frames
+    version, echoed, code, text, user_id, metadata = frames
     if version != VERSION or echoed != request_id:
         raise MalformedReply("not the version or the id that was asked")
+    if mechanism == "GSSAPI" and code == _GSSAPI_REFUSAL and text in _REFUSAL_OF:
+        return _REFUSAL_OF[text]
     try:
         status = Status(int(code)) if code.isdigit() and len(code) == 3 else None
     except ValueError:
