@@ -35,6 +35,8 @@ class Wire:
         self.happened: list[Event] = []
         self.at_end = False
         """The other side closed."""
+        self.most = 1 << 16
+        """Octets read at a time."""
         self._sock = sock
         self._judge = judge
 
@@ -52,7 +54,7 @@ class Wire:
         self.flush()
         self._sock.settimeout(timeout)
         try:
-            data = self._sock.recv(1 << 16)
+            data = self._sock.recv(self.most)
         except TimeoutError:
             return False
         except ConnectionResetError:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from zapd.errors import LocalProtocolError, ZapdError
@@ -34,7 +34,7 @@ class DealerLimits:
 
     peer: PeerLimits = field(default_factory=PeerLimits)
     connect_timeout: float = 5.0
-    """For the name and the TCP connection; the handshake has its own deadline."""
+    """For what the mechanism needs, the name and the TCP connection; the handshake has its own deadline."""
     backoff_first: float = 0.1
     backoff_most: float = 10.0
     """Waits double from the first to this one, each shortened at random by up to a half."""
@@ -63,7 +63,7 @@ class Dealer:
     def __init__(
         self,
         address: Address | str,
-        mechanism: Mechanism | Callable[[], Mechanism],
+        mechanism: Mechanism | Callable[[], Mechanism | Awaitable[Mechanism]],
         on_messages: Callable[[Sequence[list[bytes]]], None],
         *,
         on_up: Callable[[], None] | None = None,
@@ -76,8 +76,9 @@ class Dealer:
     ) -> None:
         """The callbacks run in the loop and must not block. ``on_messages(messages)``: all that one read brought.
 
-        ``mechanism`` is a client's, for all connections, or a callable that gives one for each. ``server_uids``:
-        over ipc, the users that the server may run as (None is any).
+        ``mechanism`` is a client's, for all connections, or a callable that gives one for each, at once or awaited
+        as `zapd.net.kerberos.KerberosInitiator` is. ``server_uids``: over ipc, the users that the server may run
+        as (None is any).
         """
         self.address = parse_address(address) if isinstance(address, str) else address
         self.last_down: Down | None = None
@@ -186,10 +187,12 @@ class Dealer:
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> None:
         address = self.address
+        made = self._mechanism()
+        mechanism = await made if isinstance(made, Awaitable) else made
 
         def protocol() -> Peer:
             connection = Connection(
-                self._mechanism(), self._socket_type, identity=self._identity, limits=self._engine_limits
+                mechanism, self._socket_type, identity=self._identity, limits=self._engine_limits
             )
             self._peer = Peer(
                 connection, self, self._deliver, self._limits.peer, loop, remote_address=str(address)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from zapd.net.address import Address
@@ -57,7 +57,7 @@ class RemoteHandler:
     def __init__(
         self,
         address: Address | str,
-        mechanism: Mechanism | Callable[[], Mechanism],
+        mechanism: Mechanism | Callable[[], Mechanism | Awaitable[Mechanism]],
         *,
         deadline: float = 2.0,
         in_flight: int = 1024,
