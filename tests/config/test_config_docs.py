@@ -98,6 +98,7 @@ def test_every_bound_arrives_where_it_is_kept() -> None:
         *("plan_deadline", "backend_deadline"),  # the rules of each domain
         "agent_deadline",  # the order of times alone
         *("max_in_flight_per_agent", "max_in_flight", "hash_workers", "hash_waiting"),  # service's own arguments
+        "penalty_entries",  # the terms of penalties
         *("audit_followers", "audit_exports"),  # the admin API's
     }
     usual = LimitsSection()

@@ -35,6 +35,7 @@ TABLES: list[tuple[str, type[BaseModel]]] = [
     ("[backend.NAME]", sections.BackendSection),
     ("[domain.PATTERN]", sections.DomainSection),
     ("a table in `backends`", sections.LinkSection),
+    ("[penalties]", sections.PenaltiesSection),
     ("[limits]", LimitsSection),
 ]
 

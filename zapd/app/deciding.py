@@ -67,6 +67,7 @@ class Deciding:
             wanted,
             agents=AgentDirectory(ground.registry.agents),
             hash_pool=ground.hash_pool,
+            throttle=ground.throttle,
             is_current=ground.registry.is_current,
         )
         self._parts.up("backends", self._backends.aclose)
@@ -106,6 +107,7 @@ class Deciding:
         self.authority.reload(prepared.policy, prepared.backends)
         for handle in gone:
             await handle.aclose()
+        self.ground.throttle.reload(prepared.config.terms())
         self.doors.set_limits(prepared.config.limits)
 
     # -- down ------------------------------------------------------------------------------------------------

@@ -91,6 +91,23 @@ def gauges_of_ground(ground: Ground) -> Iterator[Gauge]:
         "Password hashes not begun for want of room.",
         {"": ground.hash_pool.refused},
     )
+    throttle = ground.throttle
+    yield (
+        "zapd_penalised",
+        "Who is remembered for wrong tries now: addresses, names at an address, accounts.",
+        {kind: float(number) for kind, number in throttle.counts().items()},
+    )
+    yield (
+        "zapd_penalties_total",
+        "300s given without asking, by what bars the question.",
+        {kind: float(number) for kind, number in throttle.answered.items()},
+    )
+    yield "zapd_wrong_tries_total", "Wrong guesses that were new.", {"": throttle.wrong}
+    yield (
+        "zapd_good_standing",
+        "Names that were let in from an address and are asked about whatever happens around them.",
+        {"": throttle.in_good_standing},
+    )
     yield "zapd_journal_writable", "1 while decisions can be recorded.", {"": float(ground.journal.writable)}
     yield "zapd_journal_backlog", "Records that are not on disk yet.", {"": ground.journal.backlog}
     yield "zapd_journal_sequence", "The last record appended.", {"": ground.journal.sequence}

@@ -1,4 +1,5 @@
-"""What deciding and administering both stand on: the registry, the journal, and the threads that hash."""
+"""What deciding and administering both stand on: the registry, the journal, the threads that hash, and
+who has tried wrongly."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from zapd.audit.event import AuditEvent, Tag
 from zapd.audit.gaps import Summaries
 from zapd.audit.journal import Journal, JournalUnavailable
 from zapd.auth.hashing import HashPool
+from zapd.auth.throttle import Throttle
 from zapd.config import Config
 
 log = structlog.get_logger(__name__)
@@ -24,6 +26,7 @@ class Ground:
         self._config = config
         self._parts = parts
         self.hash_pool: HashPool
+        self.throttle: Throttle
         self.watermark: Watermark
         self.registry: Registry
         self.journal: Journal
@@ -34,6 +37,7 @@ class Ground:
         config = self._config
         self.hash_pool = HashPool(config.limits.hash_workers or None, config.limits.hash_waiting)
         self._parts.up("hash_pool", self.hash_pool.aclose)
+        self.throttle = Throttle(config.terms())
         self.watermark = Watermark(config.server.data_dir / "newest-change")
         self.registry = Registry(
             config.database_url(), config.base_dir, config.database.max_staleness, self.watermark

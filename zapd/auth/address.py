@@ -10,18 +10,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Generic, TypeVar
 
 from zapd.auth.memo import Memo
 from zapd.errors import ConfigurationError
 
 _IPC = re.compile(r"localhost:(0|[1-9]\d{0,9}):(0|[1-9]\d{0,9}):(0|[1-9]\d{0,9})", re.ASCII)
+_READ_IPC = re.compile(r"ipc:uid=(\d+),gid=(\d+),pid=\d+", re.ASCII)
 _SCOPE = re.compile(r"[A-Za-z0-9._-]{1,15}", re.ASCII)
 """An interface's name, as getnameinfo puts it behind ``%``; Linux allows 15 characters."""
 _IPC_RULE = re.compile(r"ipc(?::(uid|gid)=(0|[1-9]\d{0,9}))?", re.ASCII)
 _MAX_ID = (1 << 32) - 1
 _MAPPED_PREFIX = 96
 """An IPv6 network this long or longer below ::ffff:0:0 is an IPv4 network in disguise."""
+
+Value = TypeVar("Value")
 
 MEMO = 4096
 """Addresses whose answer one set of rules remembers."""
@@ -68,6 +72,28 @@ def read_address(text: str) -> PeerAddress | None:
     return PeerAddress(str(address), 6, int(address))
 
 
+def read_again(text: str) -> PeerAddress | None:
+    """The same for what `read_address` made of an address: its ``text``."""
+    found = _READ_IPC.fullmatch(text)
+    if found is None:
+        return read_address(text)
+    return PeerAddress(text, 0, uid=int(found[1]), gid=int(found[2]))
+
+
+SITE = 48
+"""The length of the IPv6 network that one customer has: within it addresses are free."""
+
+
+def source_of(address: PeerAddress) -> str:
+    """Who is behind an address, as far as an address tells: an IPv4 address, an IPv6 /48, a local user."""
+    if address.version == 4:
+        return address.text
+    if address.version == 0:
+        return f"ipc:uid={address.uid}"
+    hidden = 128 - SITE
+    return f"{IPv6Address(address.number >> hidden << hidden)}/{SITE}"
+
+
 class AddressSet:
     """The addresses that a list of rules names.
 
@@ -103,6 +129,46 @@ class AddressSet:
             return self._any_ipc or address.uid in self._uids or address.gid in self._gids
         number = address.number
         return any(number >> hidden in bases for hidden, bases in self._networks[address.version].items())
+
+
+class AddressMap(Generic[Value]):
+    """Values by the address rules they were put under: all whose rule names an address are found, at the cost of
+    `AddressSet`."""
+
+    __slots__ = ("_ipc", "_networks")
+
+    def __init__(self) -> None:
+        self._ipc: dict[tuple[str, int], list[Value]] = {}
+        self._networks: dict[int, dict[int, dict[int, list[Value]]]] = {4: {}, 6: {}}
+
+    def add(self, rule: str, value: Value) -> None:
+        """Raises `ConfigurationError` that names the rule and its mend."""
+        ipc = _IPC_RULE.fullmatch(rule)
+        if ipc is not None:
+            kind, number = ipc.groups()
+            self._ipc.setdefault((kind or "", int(number or 0)), []).append(value)
+            return
+        version, base, hidden = _read_network(rule)
+        self._networks[version].setdefault(hidden, {}).setdefault(base >> hidden, []).append(value)
+
+    def find(self, address: PeerAddress) -> list[Value]:
+        """In no particular order."""
+        if address.version == 0:
+            names = (("", 0), ("uid", address.uid), ("gid", address.gid))
+            return [value for name in names for value in self._ipc.get(name, ())]
+        number = address.number
+        networks = self._networks[address.version]
+        return [value for hidden, bases in networks.items() for value in bases.get(number >> hidden, ())]
+
+
+def canonical_rule(rule: str) -> str:
+    """The rule as all write it who mean the same: a single address with its length, IPv4 in disguise as IPv4.
+    Raises `ConfigurationError` that names the rule and its mend."""
+    if _IPC_RULE.fullmatch(rule) is not None:
+        return rule
+    version, base, hidden = _read_network(rule)
+    network = IPv4Network((base, 32 - hidden)) if version == 4 else IPv6Network((base, 128 - hidden))
+    return str(network)
 
 
 def _read_network(rule: str) -> tuple[int, int, int]:

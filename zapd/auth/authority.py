@@ -2,8 +2,8 @@
 
 `Authority.decide` takes a ZAP request and always gives a `Decision`: doubt and our own bugs are 300, and nothing
 is a 200 that no rule granted. The order is fixed: is the policy current; may this asker ask; which rule speaks
-for the domain; mechanism; address; the form of the credentials; memory; the backends. zapd's own door has a path
-of its own, `decide_door`, which no rule and no asker can reach.
+for the domain; mechanism; address; the form of the credentials; penalties for guessing; memory; the backends.
+zapd's own door has a path of its own, `decide_door`, which no rule and no asker can reach.
 
 It records nothing, counts little and sends nothing: that is `zapd.server`'s. The hot road, a CURVE key that a
 backend knows by heart, creates no task, parses no address twice and encodes no metadata twice.
@@ -15,6 +15,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Final, Protocol
 
@@ -34,6 +35,7 @@ from zapd.auth.meaning import PENDING, meaning, name_of
 from zapd.auth.pace import Pace
 from zapd.auth.policy import Policy
 from zapd.auth.question import question_of
+from zapd.auth.throttle import Attempt, Throttle
 from zapd.errors import InvalidInput
 from zapd.store.domains import RESERVED
 from zapd.zap import REFUSED, TRY_AGAIN, Asker, Status, ZapRequest
@@ -42,6 +44,7 @@ from zapd.zmtp.keys import fingerprint
 log = structlog.get_logger(__name__)
 
 _ACCEPT: Final = Outcome.ACCEPT
+_WRONG: Final = frozenset({Outcome.REJECT, Outcome.UNKNOWN})
 
 POLICY_STALE: Final = Decision(TRY_AGAIN, "policy_stale", asked=False)
 INTERNAL_ERROR: Final = Decision(TRY_AGAIN, "internal_error")
@@ -69,6 +72,7 @@ class Authority:
         *,
         agents: AgentDirectory | None = None,
         hash_pool: HashPool | None = None,
+        throttle: Throttle | None = None,
         is_current: Callable[[], bool] = lambda: True,
         on_pending: Callable[[Question], None] | None = None,
         wall_clock: Callable[[], float] = time.time,
@@ -76,7 +80,8 @@ class Authority:
     ) -> None:
         """``is_current`` says whether policy and registry are known to be current; while they are not, the
         answer is 300. ``on_pending`` hears of each unknown key that a domain holds for approval. ``hash_pool``
-        is asked only for its dearest hash. Raises `ConfigurationError` when a rule names a backend that is not
+        is asked only for its dearest hash. ``throttle`` counts wrong tries, here and wherever else it is asked; by
+        default one of our own. Raises `ConfigurationError` when a rule names a backend that is not
         there.
         """
         self._lanes = Lanes(policy, backends)
@@ -87,6 +92,8 @@ class Authority:
         self._wall_clock = wall_clock
         self._grants = Grants()
         self.cache = DecisionCache(cache_entries)
+        self.throttle = throttle or Throttle()
+        self.throttle.on_bar = self.cache.doubt
         self._flights = Flights()
         self._pace = Pace()
         self.internal_errors = 0
@@ -153,6 +160,8 @@ class Authority:
         question = question_of(request, address)
         if barred or isinstance(question, str):
             return None
+        if not self.throttle.idle and self._attempt(lane, question).look() is not None:
+            return None
         return self.cache.granted(self.cache.key(lane.policy_version, question))
 
     async def decide(self, request: ZapRequest) -> Decision:
@@ -173,8 +182,12 @@ class Authority:
             if isinstance(question, str):
                 return await self._refuse(request, lane, question)
             if lane.chain.dear or lane.mechanism == "PLAIN":
-                return await self._remembered(lane, question)
+                return await self._remembered(lane, question, self._attempt(lane, question))
+            if not self.throttle.idle and (reason := self._barred(lane, question, self._attempt(lane, question))):
+                return Decision(TRY_AGAIN, reason, key=self._mark(question.key), asked=False)
             answer = await lane.chain.ask(question)
+            if answer.dear or answer.verdict.outcome is not _ACCEPT:
+                self._note(self._attempt(lane, question), lane, question, answer)
             return self._decision(lane, question, answer)
         except Exception:  # noqa: BLE001 - a Decision always comes back
             return self._bug()
@@ -212,21 +225,45 @@ class Authority:
         """
         return await explain(request, self._lanes, self._grants, current=self._is_current())
 
-    async def _remembered(self, lane: Lane, question: Question) -> Decision:
-        """Answer from the cache, else from whoever asks the same already, else from the backends."""
+    def _attempt(self, lane: Lane, question: Question) -> Attempt:
+        """This question, as those see it who count wrong tries. The rule stands for those who know the name."""
+        name = question.username or question.key
+        return self.throttle.attempt(question.address, lane.rule.pattern, name, question.password)
+
+    def _barred(self, lane: Lane, question: Question, attempt: Attempt) -> str:
+        """The reason why nobody is asked about this one now; empty where somebody may be.
+
+        A key that a backend knows by heart is nobody's guess: it passes, whatever others tried from its address.
+        """
+        first = lane.chain.first
+        if question.key and first is not None and attempt.look() is not None:
+            with suppress(Exception):  # what it means will be seen when it is asked
+                if first.recall((question.key,), question.domain)[0] is not None:
+                    return ""
+        return attempt.ask()
+
+    async def _remembered(self, lane: Lane, question: Question, attempt: Attempt) -> Decision:
+        """Answer from the cache, else from whoever asks the same already, else from the backends; not even from
+        the cache under a penalty, since a yes in it would tell a guess that is right."""
+        if not self.throttle.idle and (reason := self._barred(lane, question, attempt)):
+            return Decision(TRY_AGAIN, reason, key=self._mark(question.key), asked=False)
         started = perf_counter()
         key = self.cache.key(lane.policy_version, question)
         generation = self.cache.generation
         decision = self.cache.get(key)
         if decision is None:
             decision = await self._flights.share(
-                key, generation, lane.rule.deadline, lambda: self._ask(lane, question, key, generation)
+                key, generation, lane.rule.deadline, lambda: self._ask(lane, question, attempt, key, generation)
             )
         return await self._at_tick(decision, lane, started)
 
-    async def _ask(self, lane: Lane, question: Question, key: bytes, generation: int) -> Decision:
+    async def _ask(
+        self, lane: Lane, question: Question, attempt: Attempt, key: bytes, generation: int
+    ) -> Decision:
         """Ask the backends, and keep what was dear to get."""
-        answer = await lane.chain.ask(question)
+        with attempt:
+            answer = await lane.chain.ask(question)
+            self._note(attempt, lane, question, answer)
         decision = self._decision(lane, question, answer)
         if answer.dear and not answer.doubt and decision.reason != "bad_principal":
             good = decision.status is Status.GRANTED
@@ -234,6 +271,15 @@ class Authority:
             seconds = min(seconds, answer.cache_seconds, answer.verdict.until - self._wall_clock())
             self.cache.put(key, remembered(decision), seconds, generation)
         return decision
+
+    def _note(self, attempt: Attempt, lane: Lane, question: Question, answer: Answer) -> None:
+        """Lay the answer to whoever tried. Only who is wrong pays: who is barred, expired or in doubt does not."""
+        outcome = answer.verdict.outcome
+        if outcome is _ACCEPT:
+            if not answer.stale:
+                attempt.succeed()
+        elif outcome in _WRONG and meaning(answer.verdict, question, lane.rule)[0] is REFUSED:
+            attempt.fail()
 
     def _decision(self, lane: Lane, question: Question, answer: Answer) -> Decision:
         """What a chain's answer means."""

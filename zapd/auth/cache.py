@@ -47,7 +47,7 @@ class DecisionCache:
         self._hash = CredentialHash()
         self._entries: OrderedDict[bytes, tuple[float, Decision]] = OrderedDict()
         self.generation = 0
-        """Rises with each `forget`."""
+        """Rises with each `forget` and `doubt`."""
         self.hits = 0
         self.misses = 0
 
@@ -99,6 +99,10 @@ class DecisionCache:
         """Something changed: know nothing any more."""
         self.generation += 1
         self._entries.clear()
+
+    def doubt(self) -> None:
+        """Whoever learned from this what may be given again has to ask anew; nothing is forgotten."""
+        self.generation += 1
 
     def __len__(self) -> int:
         return len(self._entries)

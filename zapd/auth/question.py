@@ -6,6 +6,8 @@ unchecked, so the form of every credential is looked at once more. Pure.
 
 from __future__ import annotations
 
+import unicodedata
+
 from zapd.auth.backend import Question
 from zapd.zap import ZapRequest
 
@@ -36,3 +38,10 @@ def question_of(request: ZapRequest, address: str) -> Question | str:
     if len(request.credentials[0]) > MAX_OCTETS or len(password) > MAX_OCTETS or b"\0" in password:
         return "bad_credentials"
     return Question(request.domain, mechanism, address, username=username, password=password)
+
+
+def folded_name(name: str) -> bytes:
+    """A name as the most forgiving backend reads it (a directory folds case and blanks): for who must not be got
+    round by another spelling. Never for letting anybody in."""
+    folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return folded.encode("utf-8", "surrogatepass")

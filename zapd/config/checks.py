@@ -14,6 +14,7 @@ from pathlib import Path
 
 from zapd.auth.address import AddressRules
 from zapd.auth.policy import Link, Policy, Rule
+from zapd.auth.throttle import Terms
 from zapd.config.chains import check_chain, check_keeping
 from zapd.config.doors import check_doors
 from zapd.config.findings import Findings, Setting
@@ -37,6 +38,7 @@ def check(sections: Sections, base: Path, findings: Findings, *, files: bool) ->
     _check_audit(sections, findings)
     _check_database(sections, findings)
     _check_backends(sections, findings)
+    _check_penalties(sections, findings)
     for pattern, domain in sections.domain.items():
         _check_domain(pattern, domain, sections, findings)
     if not sections.domain:
@@ -232,6 +234,52 @@ def rule_of(pattern: str, domain: DomainSection, sections: Sections) -> Rule:
         cache_good=math.inf if domain.cache_good is None else domain.cache_good,
         cache_bad=math.inf if domain.cache_bad is None else domain.cache_bad,
     )
+
+
+def terms_of(sections: Sections) -> Terms:
+    """What wrong tries cost, as deciding takes it."""
+    given = sections.penalties
+    return Terms(
+        trusted=given.trusted,
+        tries=given.tries,
+        address_tries=given.address_tries,
+        account_tries=given.account_tries,
+        shortest=given.shortest,
+        longest=given.longest,
+        forgive=given.forgive,
+        standing=given.standing,
+        entries=sections.limits.penalty_entries,
+    )
+
+
+def _check_penalties(sections: Sections, findings: Findings) -> None:
+    at: Setting = ("penalties",)
+    given = sections.penalties
+    for rule in given.trusted:
+        try:
+            AddressRules([rule])
+        except ConfigurationError as error:
+            findings.mistake((*at, "trusted"), str(error), "")
+    for name in ("shortest", "longest", "forgive", "standing"):
+        if getattr(given, name) == 0:
+            findings.mistake((*at, name), "is nothing", "write more than 0; `trusted` exempts networks")
+    if given.shortest > given.longest:
+        findings.mistake(
+            (*at, "longest"),
+            f"shortest ({_shown(given, 'shortest')}) must be at most longest ({_shown(given, 'longest')})",
+            "lower shortest or raise longest",
+            needs=[(*at, "shortest"), (*at, "longest")],
+        )
+    elif given.shortest and given.forgive:
+        terms = terms_of(sections)
+        alone = terms.hourly(terms.tries)
+        if alone >= terms.account_burst:
+            findings.mistake(
+                (*at, "account_tries"),
+                f"one address alone could use it up ({alone} wrong tries an hour) and lock a name out elsewhere",
+                f"write {alone * 5 // 2 + 5} at least, fewer tries, or longer waits",
+                needs=[(*at, name) for name in ("tries", "shortest", "longest", "forgive")],
+            )
 
 
 def _check_files(sections: Sections, base: Path, findings: Findings) -> None:

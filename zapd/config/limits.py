@@ -101,6 +101,8 @@ class LimitsSection(BaseModel):
     """Password hashes worked on at a time; 0 is as many as there are cores."""
     hash_waiting: CountOrNone = 64
     """Password hashes that may wait for a worker; one more is answered 300 at once."""
+    penalty_entries: Count = 65_536
+    """Addresses and names that are remembered for wrong tries; and as many for having been let in."""
 
     audit_followers: Count = 16
     """Callers of the admin API that follow the record at one time; one more gets 503."""

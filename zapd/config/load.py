@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from zapd.auth.policy import Rule
+from zapd.auth.throttle import Terms
 from zapd.config import checks
 from zapd.config.findings import Findings, InvalidConfiguration, Mistake, Setting
 from zapd.config.limits import LimitsSection
@@ -27,6 +28,7 @@ from zapd.config.sections import (
     DatabaseSection,
     DomainSection,
     LinkSection,
+    PenaltiesSection,
     Sections,
     ServerSection,
     ZapSection,
@@ -51,6 +53,7 @@ _TABLES: Final[Mapping[str, type[BaseModel]]] = {
     "database": DatabaseSection,
     "admin": AdminSection,
     "audit": AuditSection,
+    "penalties": PenaltiesSection,
     "limits": LimitsSection,
     "zap": ZapSection,
     "backend": BackendSection,
@@ -104,6 +107,10 @@ class Config:
         return self.sections.domain
 
     @property
+    def penalties(self) -> PenaltiesSection:
+        return self.sections.penalties
+
+    @property
     def limits(self) -> LimitsSection:
         return self.sections.limits
 
@@ -138,6 +145,10 @@ class Config:
     def rules(self) -> tuple[Rule, ...]:
         """The domains as deciding takes them."""
         return tuple(checks.rule_of(pattern, domain, self.sections) for pattern, domain in self.domain.items())
+
+    def terms(self) -> Terms:
+        """What wrong tries cost, as deciding takes it."""
+        return checks.terms_of(self.sections)
 
 
 def load(path: str | Path, *, check_files: bool = True, text: str | None = None) -> Config:

@@ -306,6 +306,30 @@ class DomainSection(Section):
     """The same for refusals and `cache_bad`."""
 
 
+class PenaltiesSection(Section):
+    """What wrong tries cost (docs/penalties.md). Under a penalty the answer is 300, and nobody is asked."""
+
+    trusted: Strings = ()
+    """Networks in CIDR form, `ipc`, `ipc:uid=N`, `ipc:gid=N` from where nothing is counted and nobody waits:
+    monitoring, a proxy that hides its clients."""
+    tries: Count = 5
+    """Wrong tries of one name from one address that cost nothing."""
+    address_tries: Count = 20
+    """The same for an IPv4 address, an IPv6 /48 or a local user, whatever the names and keys."""
+    account_tries: Annotated[Whole, Field(ge=5, le=2**31)] = 100
+    """Wrong tries of one name that are asked about in any hour, from all addresses together where that name was
+    not let in before."""
+    shortest: Duration = 1.0
+    """The first wait; each further wrong try doubles it …"""
+    longest: Duration = 300.0
+    """… up to this."""
+    forgive: Duration = 300.0
+    """After so long one wrong try is forgiven."""
+    standing: Duration = 30 * 86400.0
+    """How long a name that was let in from an address is in good standing there: whatever others try from that
+    address, or with that name from elsewhere, it is asked about."""
+
+
 class Sections(Section):
     """The whole file."""
 
@@ -316,4 +340,5 @@ class Sections(Section):
     audit: AuditSection = AuditSection()
     backend: dict[str, BackendSection] = {}
     domain: dict[str, DomainSection] = {}
+    penalties: PenaltiesSection = PenaltiesSection()
     limits: LimitsSection = LimitsSection()

@@ -1,0 +1,366 @@
+"""Penalties for guessing: who has to wait before anybody is asked about them (limits.md, R16).
+
+A wrong try is remembered in three places, and each has a reason of its own to answer 300 without asking:
+
+    penalty_address   the address (IPv4), the /48 (IPv6), the local user (ipc): some tries are free, then each one
+                      costs a wait that doubles
+    penalty_name      the name from that address: the same, sooner
+    penalty_account   the name from wherever it comes: never a wait, only so many wrong tries an hour
+
+The same wrong guess again is not a new one, in the manner of Dovecot: a host with an old password earns one wrong
+try however often it comes. What was guessed is kept as a keyed hash, as are names and addresses.
+
+A name that was let in from an address is *in good standing* there, for days: neither what its neighbours behind
+the same address do, nor what the whole world tries with its name, holds it up; only what is tried with its name
+from its own address does. So a flood from one address locks nobody out elsewhere. A key is no guess at a name: it
+counts against its address alone, and one that is known to be good passes (`zapd.auth.authority`).
+
+Whoever waits holds nothing: the answer comes at once, and a question under a penalty makes it no longer. Time is
+monotonic. Every table is bounded. It knows no backends, no wire and no journal.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from time import monotonic
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from zapd.auth.address import AddressSet, read_again, source_of
+from zapd.auth.debts import GUESS, Debts, Kind, open_tries
+from zapd.auth.memo import Memo
+from zapd.auth.question import folded_name
+
+ENTRIES: Final = 65_536
+HOUR: Final = 3600.0
+
+REASONS: Final[dict[Kind, str]] = {kind: f"penalty_{kind}" for kind in ("address", "name", "account")}
+"""Reason codes of the 300."""
+
+_SOURCES: Final = 4096
+_MARK: Final = 16
+"""Octets of what stands for a debtor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What wrong tries cost. Times are seconds."""
+
+    trusted: tuple[str, ...] = ()
+    """Networks (and ``ipc``, ``ipc:uid=N``, ``ipc:gid=N``) that nothing here holds up."""
+    tries: int = 5
+    """Wrong tries that cost nothing: of one name from one address."""
+    address_tries: int = 20
+    """The same for one address, whatever the name."""
+    account_tries: int = 100
+    """Wrong tries of one name in any hour, from all addresses together that are not in good standing with it."""
+    shortest: float = 1.0
+    """The first wait; each further one is twice as long …"""
+    longest: float = 300.0
+    """… up to this."""
+    forgive: float = 300.0
+    """After so long one wrong try is forgiven."""
+    standing: float = 30 * 86400.0
+    """How long a name that was let in from an address is in good standing there."""
+    entries: int = ENTRIES
+    """Debtors that are remembered; and as many in good standing."""
+
+    @property
+    def account_burst(self) -> int:
+        """Of `account_tries` two fifths may come at once, one fifth trickles in through the hour, and two fifths
+        come again when a success has reset them, once an hour at most. So no hour sees more than all."""
+        return max(1, self.account_tries * 2 // 5)
+
+    @property
+    def account_forgive(self) -> float:
+        """After so long one of an account's wrong tries is forgiven."""
+        return HOUR / max(1, self.account_tries // 5)
+
+    def hourly(self, tries: int) -> int:
+        """How many wrong tries one debtor with so many free ones has in its worst hour."""
+        spent, wait, made = 0.0, self.shortest, tries + 1
+        while spent <= HOUR and made < 1_000_000:
+            made += 1
+            pause = min(max(wait, 0.001), self.longest or math.inf)
+            spent += min(pause, self.forgive)
+            wait *= 2
+        return made
+
+
+class Trace(NamedTuple):
+    """What stands for those whom a wrong try, or a success, is laid to; empty where there is none. Keyed hashes:
+    processes that share the key understand each other's."""
+
+    address: bytes
+    name: bytes
+    account: bytes
+    guess: bytes
+    good: bool = False
+    """A success."""
+
+
+class Throttle:
+    """One for each process. Its methods are for the event loop's thread."""
+
+    def __init__(
+        self,
+        terms: Terms | None = None,
+        *,
+        clock: Callable[[], float] = monotonic,
+        secret: bytes = b"",
+        on_bar: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``secret`` keys what stands for addresses, names and guesses; random unless it is shared. ``on_bar`` is
+        called when a name in good standing has to wait: what was learned to be good from memory must be looked at
+        again. Raises `ConfigurationError` for a trusted network that cannot be read."""
+        self.clock = clock
+        self.on_bar = on_bar
+        self.on_trace: Callable[[Trace], None] = lambda _: None
+        """Hears of each new wrong try and of each success that others should know of."""
+        self.answered: dict[Kind, int] = dict.fromkeys(REASONS, 0)
+        """How often the answer was a penalty."""
+        self.wrong = 0
+        """New wrong tries."""
+        self._secret = secret or os.urandom(32)
+        self._open: dict[bytes, dict[bytes, int]] = {}
+        """Guesses that are being asked about now, by debtor, and by how many at once."""
+        self._apply(terms or Terms())
+
+    def _apply(self, terms: Terms) -> None:
+        trusted = AddressSet(terms.trusted)
+        self.terms = terms
+        self._trusted = trusted
+        self._debts = Debts(terms.entries, self.clock)
+        self._good: OrderedDict[bytes, float] = OrderedDict()
+        """Names in good standing at an address, and until when."""
+        self._reset: Memo[bytes, float] = Memo(terms.entries)
+        """When an account was reset last."""
+        self._sources: Memo[str, str] = Memo(_SOURCES)
+
+    def reload(self, terms: Terms) -> None:
+        """Go by other terms from now on; whoever owed something begins anew where they differ. Raises
+        `ConfigurationError`, and changes nothing, for a trusted network that cannot be read."""
+        if terms != self.terms:
+            self._apply(terms)
+
+    @property
+    def idle(self) -> bool:
+        """Nobody owes anything: there is nothing to ask."""
+        return not len(self._debts) and not self._open
+
+    def attempt(self, address: str, realm: str, name: str | bytes, secret: bytes = b"") -> Attempt:
+        """Somebody at ``address``, as libzmq writes it or normalised, who says to be ``name`` and has ``secret``.
+
+        ``realm`` stands for those who know the name: two people of one name in two realms are two. Without a
+        ``secret`` the name is the proof itself (a key, a token): it counts against the address alone.
+        """
+        source = self._sources.get(address) or self._sources.put(address, self._source(address))
+        if source == _TRUSTED:
+            return Attempt(self, None, b"")
+        folded = name if isinstance(name, bytes) else folded_name(name)
+        where, who = source.encode("utf-8", "surrogatepass"), realm.encode("utf-8", "surrogatepass")
+        pair = self._mark(b"name", where, who, folded)
+        if secret:
+            account, guess = self._mark(b"account", who, folded), self._mark(b"guess", who, folded, secret)
+            trace = Trace(self._mark(b"address", where), pair, account, guess[:GUESS])
+        else:
+            guess = self._mark(b"guess", who, folded)
+            trace = Trace(self._mark(b"address", where), b"", b"", guess[:GUESS])
+        return Attempt(self, trace, pair)
+
+    def take(self, traces: Iterable[Trace]) -> None:
+        """What was seen elsewhere, by somebody with the same secret."""
+        for trace in traces:
+            if trace.good:
+                self.succeed(trace, trace.name)
+            else:
+                self.fail(trace)
+
+    def counts(self) -> dict[Kind, int]:
+        """How many of each kind owe something."""
+        self._debts.sweep()
+        found: dict[Kind, int] = dict.fromkeys(REASONS, 0)
+        for debt in self._debts:
+            found[debt.kind] += 1
+        return found
+
+    @property
+    def in_good_standing(self) -> int:
+        """How many names are, each at an address."""
+        return len(self._good)
+
+    # -- for attempts ----------------------------------------------------------------------------------------
+
+    def barred(self, trace: Trace, pair: bytes) -> tuple[Kind, float] | None:
+        """For whose sake nobody is asked now, and for how many seconds; None where somebody may be."""
+        if (wait := self._wait(trace.name, "name", trace.guess)) is not None:
+            return "name", wait
+        if self._is_good(pair):
+            return None
+        if (wait := self._wait(trace.address, "address", trace.guess)) is not None:
+            return "address", wait
+        if (wait := self._wait(trace.account, "account", trace.guess)) is not None:
+            return "account", wait
+        account = self._debts.get(trace.account)
+        if account is not None and account.knows(trace.guess):
+            # Wrong elsewhere a moment ago. Where it was wrong it may be tried again, perhaps it is right by now.
+            here = self._debts.get(trace.name)
+            if here is None or not here.knows(trace.guess):
+                return "account", account.clean_at - self.clock()
+        return None
+
+    def _wait(self, debtor: bytes, kind: Kind, guess: bytes) -> float | None:
+        """Seconds for which this one bars a guess; None if it does not."""
+        if not debtor:
+            return None
+        now, (free, forgive) = self.clock(), self._measure(kind)
+        debt = self._debts.get(debtor)
+        tries = 0 if debt is None else open_tries(debt, now, forgive)
+        flying = self._open.get(debtor, _NOTHING)
+        others = len(flying) - (guess in flying)
+        if kind == "account":
+            if tries + others < free:
+                return None
+            return 0.0 if debt is None else max(0.0, debt.clean_at - now - (free - 1) * forgive)
+        if debt is not None and debt.barred_until > now:
+            return debt.barred_until - now
+        # One wrong guess must not become many by being made at once. An address may have many users: only one
+        # that has been wrong rather often is held to it.
+        strict = kind == "name" or tries * 2 >= free
+        return 0.0 if strict and others >= max(1, free - tries) else None
+
+    def fail(self, trace: Trace) -> None:
+        """A wrong try."""
+        known = self._debts.get(trace.name or trace.address)
+        if known is not None and known.knows(trace.guess):
+            return
+        self.wrong += 1
+        self._charge(trace.address, "address", trace.guess)
+        if trace.name:
+            self._charge(trace.name, "name", trace.guess)
+            self._charge(trace.account, "account", trace.guess)
+        self.on_trace(trace)
+
+    def _charge(self, debtor: bytes, kind: Kind, guess: bytes) -> None:
+        known = self._debts.get(debtor)
+        if known is not None and known.knows(guess):
+            return
+        terms = self.terms
+        free, forgive = self._measure(kind)
+        if kind == "account":
+            self._debts.charge(debtor, kind, guess, forgive, free)
+            return
+        doublings = math.ceil(math.log2(max(1.0, terms.longest / max(terms.shortest, 0.001)))) + 1
+        debt, tries = self._debts.charge(debtor, kind, guess, forgive, free + doublings)
+        if tries > free:
+            debt.barred_until = self.clock() + min(terms.longest, terms.shortest * 2.0 ** (tries - free - 1))
+            if kind == "name" and debtor in self._good:
+                self.on_bar()
+
+    def succeed(self, trace: Trace, pair: bytes) -> None:
+        """Let in. What was wrong before is forgiven with time alone, else one good name would pay for guesses at
+        it; but the world's tries at the account are, where the address was known to be good."""
+        good, now = self._good, self.clock()
+        owing = bool(trace.account) and self._debts.get(trace.account) is not None
+        if owing and self._is_good(pair):
+            before = self._reset.get(trace.account)
+            if before is None or now - before >= HOUR:
+                self._reset.put(trace.account, now)
+                self._debts.forgive(trace.account)
+        if owing or good.get(pair, 0.0) - now < self.terms.standing / 2:
+            self.on_trace(trace._replace(name=pair, good=True))
+        good[pair] = now + self.terms.standing
+        good.move_to_end(pair)
+        while len(good) > self.terms.entries:
+            good.popitem(last=False)
+
+    def fly(self, trace: Trace, by: int) -> None:
+        """So many more, or fewer, are being asked about now."""
+        for debtor in (trace.address, trace.name, trace.account):
+            if debtor:
+                flying = self._open.setdefault(debtor, {})
+                flying[trace.guess] = flying.get(trace.guess, 0) + by
+                if not flying[trace.guess]:
+                    del flying[trace.guess]
+                    if not flying:
+                        del self._open[debtor]
+
+    def _is_good(self, pair: bytes) -> bool:
+        until = self._good.get(pair)
+        return until is not None and until > self.clock()
+
+    def _measure(self, kind: Kind) -> tuple[int, float]:
+        """(tries that are free, seconds until one is forgiven)."""
+        terms = self.terms
+        if kind == "account":
+            return terms.account_burst, terms.account_forgive
+        return (terms.tries if kind == "name" else terms.address_tries), terms.forgive
+
+    def _source(self, address: str) -> str:
+        read = read_again(address)
+        if read is None:
+            return address
+        return _TRUSTED if read in self._trusted else source_of(read)
+
+    def _mark(self, *parts: bytes) -> bytes:
+        digest = blake2b(digest_size=_MARK, key=self._secret)
+        for part in parts:
+            digest.update(len(part).to_bytes(4, "big"))
+            digest.update(part)
+        return digest.digest()
+
+
+class Attempt:
+    """One try of somebody. `ask` first; then, as a context manager, for as long as somebody is asked about it."""
+
+    __slots__ = ("_pair", "_throttle", "_trace")
+
+    def __init__(self, throttle: Throttle, trace: Trace | None, pair: bytes) -> None:
+        """Made by `Throttle.attempt`. Without a ``trace`` it comes from a trusted network."""
+        self._throttle = throttle
+        self._trace = trace
+        self._pair = pair
+
+    def ask(self) -> str:
+        """The reason code of a 300 that is to be answered at once; empty where the question may be asked."""
+        found = self.look()
+        if found is None:
+            return ""
+        kind, _ = found
+        self._throttle.answered[kind] += 1
+        return REASONS[kind]
+
+    def look(self) -> tuple[Kind, float] | None:
+        """`ask` without being counted: who bars it, and for how many seconds at most."""
+        return None if self._trace is None else self._throttle.barred(self._trace, self._pair)
+
+    def fail(self) -> None:
+        """It was refused: a wrong proof, or nobody knows it."""
+        if self._trace is not None:
+            self._throttle.fail(self._trace)
+
+    def succeed(self) -> None:
+        """It was let in."""
+        if self._trace is not None:
+            self._throttle.succeed(self._trace, self._pair)
+
+    def __enter__(self) -> Self:
+        if self._trace is not None:
+            self._throttle.fly(self._trace, 1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._trace is not None:
+            self._throttle.fly(self._trace, -1)
+
+
+_TRUSTED: Final = "trusted"
+"""Stands for every trusted address. No address looks like it."""
+_NOTHING: Final[dict[bytes, int]] = {}
