@@ -72,6 +72,7 @@ async def api(admin: Admin) -> AsyncIterator[Api]:
         users=admin.users,
         agents=admin.agents,
         tokens=admin.tokens,
+        joins=admin.joins,
         audit=AuditService(search, copy=QuietCopy(), journals=QuietJournals()),
         explain=ExplainService(explain),
         domains=DomainService(lambda: [DOMAIN]),

@@ -187,12 +187,14 @@ async def test_the_examples_are_true(api: Api):  # noqa: F811
     assert rotated.status_code == 201, rotated.text
     user = await api("POST", "/v1/users", json=example("UserIn"))
     assert user.status_code == 201, user.text
+    join = await api("POST", "/v1/joins", json=example("JoinIn"))
+    assert join.status_code == 201, join.text
     for name in ("AgentIn", "AgentRotateIn"):
         assert set(example(name)) <= set(shapes[name]["properties"])
     verified = await api("POST", "/v1/audit/verify")
     assert verified.json().keys() == VerifyOut.model_validate(example("VerifyOut")).model_dump().keys()
     used = {name for name, shape in shapes.items() if "examples" in shape}
-    assert used <= {"KeyIn", "RotateIn", "UserIn", "AgentIn", "AgentRotateIn", "VerifyOut"}, (
+    assert used <= {"KeyIn", "RotateIn", "UserIn", "AgentIn", "AgentRotateIn", "VerifyOut", "JoinIn"}, (
         "try the new one here too"
     )
 

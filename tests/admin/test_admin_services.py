@@ -19,6 +19,7 @@ from zapd.admin.services.agents import NewAgent
 from zapd.admin.services.audit import AuditFilter, AuditService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService, Explanation, Supposed
+from zapd.admin.services.joins import NewJoin
 from zapd.admin.services.keys import NewKey
 from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService, as_one
@@ -220,6 +221,8 @@ def _operations(admin: Admin) -> dict[Operation, list[Callable[[Actor], Awaitabl
             lambda a: admin.tokens.create(a, "t", Role.VIEWER),
             lambda a: admin.tokens.revoke(a, "x"),
         ],
+        Operation.READ_JOINS: [lambda a: admin.joins.list(a)],
+        Operation.CHANGE_JOINS: [lambda a: admin.joins.create(a, NewJoin()), lambda a: admin.joins.revoke(a, "x")],
         Operation.READ_DOMAINS: [lambda a: DomainService(list).list(a)],
         Operation.READ_BACKENDS: [lambda a: BackendService(list, list).list(a)],
         Operation.READ_AUDIT: [

@@ -207,6 +207,44 @@ def test_a_token_is_shown_once_and_ends_at_once(served: Served, tmp_path: Path) 
     assert made["token"] not in gone
 
 
+def test_a_join_token_is_shown_once_listed_and_revoked(served: Served) -> None:
+    """All that it grants is said by options; the list says how many uses are left, and never the token."""
+    made = served.json(
+        *("join", "create", "--user", "robot", "--group", "fleet", "--attr", "Desk=7", "--from", "10.0.0.0/8"),
+        *(
+            "--uses",
+            "3",
+            "--expires",
+            "2h",
+            "--key-lifetime",
+            "90d",
+            "--hint",
+            "server_key=abc",
+            "--label",
+            "hall 3",
+        ),
+    )
+    assert made["token"].startswith("zapdj_")
+    assert (made["user"], made["domains"], made["key_lifetime"]) == ("robot", ["default"], 90 * 86400)
+    assert (made["attributes"], made["addresses"], made["hints"]) == (
+        {"Desk": "7"},
+        ["10.0.0.0/8"],
+        {"server_key": "abc"},
+    )
+    plain = served.run("join", "create", "--domain", "*").stdout
+    assert "zapdj_" in plain
+    listed = served.run("join", "list").stdout
+    assert "USES LEFT" in listed
+    assert "zapdj_" not in listed + str(served.json("join", "list"))
+    assert served.json("join", "revoke", made["id"], "--yes")["id"] == made["id"]
+    (gone,) = [each for each in served.json("join", "list") if each["id"] == made["id"]]
+    assert gone["revoked"]
+    assert (
+        "--hint a is there twice" in served.run("join", "create", "--hint", "a=1", "--hint", "a=2", code=2).stderr
+    )
+    assert "no join token" in served.run("join", "revoke", "nonsense", code=1).stderr
+
+
 def test_the_server_is_found_by_flags_then_environment_then_configuration(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

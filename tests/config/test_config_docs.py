@@ -100,6 +100,7 @@ def test_every_bound_arrives_where_it_is_kept() -> None:
         *("max_in_flight_per_agent", "max_in_flight", "hash_workers", "hash_waiting"),  # service's own arguments
         "penalty_entries",  # the terms of penalties
         *("audit_followers", "audit_exports"),  # the admin API's
+        *("joins", "signins", "signin_keys_per_user"),  # the services'
     }
     usual = LimitsSection()
     for name in set(LimitsSection.model_fields) - asked_elsewhere:

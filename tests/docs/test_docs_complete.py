@@ -68,7 +68,10 @@ def test_every_backend_has_a_page() -> None:
 
 def test_every_metric_is_in_its_page() -> None:
     """Each name that the code makes, as Prometheus sees it, and each kind of event of the network."""
-    code = "".join((ROOT / path).read_text() for path in ("zapd/app/gauges.py", "zapd/server/metrics.py"))
+    code = "".join(
+        (ROOT / path).read_text()
+        for path in ("zapd/app/gauges.py", "zapd/app/enrolment.py", "zapd/server/metrics.py")
+    )
     names = {name.removesuffix("_total") for name in METRIC.findall(code)}
     assert len(names) > 15
     text = page("metrics.md")

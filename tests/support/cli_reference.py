@@ -32,6 +32,8 @@ TABLES: list[tuple[str, type[BaseModel]]] = [
     ("[[zap]]", sections.ZapSection),
     ("[admin]", sections.AdminSection),
     ("[audit]", sections.AuditSection),
+    ("[enroll]", sections.EnrollSection),
+    ("[signin.DOMAIN]", sections.SignInSection),
     ("[backend.NAME]", sections.BackendSection),
     ("[domain.PATTERN]", sections.DomainSection),
     ("a table in `backends`", sections.LinkSection),
@@ -69,6 +71,8 @@ def _default(field: FieldInfo) -> str:
         value = format_size(value)
     match value:
         case None | () | "":
+            return "none"
+        case {} if not value:
             return "none"
         case bool():
             return f"`{str(value).lower()}`"

@@ -23,6 +23,7 @@ from zapd.admin.services.audit import AuditFilter, AuditRecord, AuditService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService, Explanation, Step, Supposed
 from zapd.admin.services.imports import ImportService
+from zapd.admin.services.joins import JoinService
 from zapd.admin.services.keys import KeyService
 from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService
@@ -153,6 +154,7 @@ def _context(served: Served) -> tuple[AdminContext, Any]:
         users=UserService(road, domains=patterns, hasher=pool),
         agents=AgentService(road, domains=patterns, server_keys=lambda: {public_key}),
         tokens=TokenService(road),
+        joins=JoinService(road, domains=patterns),
         audit=AuditService(search),
         explain=ExplainService(explain),
         domains=DomainService(domains),

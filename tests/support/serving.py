@@ -38,6 +38,7 @@ class Zapd:
         self.process: subprocess.Popen[str] | None = None
         self.zap: list[str] = []
         self.admin = ""
+        self.enroll_url = ""
 
     def configure(self, text: str) -> None:
         self.config.write_text(text)
@@ -80,6 +81,8 @@ class Zapd:
                 self.zap.append(words[1])
             elif words[0] == "admin":
                 self.admin = words[1]
+            elif words[0] == "enroll":
+                self.enroll_url = words[1]
             elif words[0] == "audit":
                 return
 

@@ -15,6 +15,7 @@ from zapd.admin.roles import Actor, Role
 from zapd.admin.services.agents import AgentService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.imports import ImportService
+from zapd.admin.services.joins import JoinService
 from zapd.admin.services.keys import KeyService
 from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.users import UserService
@@ -75,6 +76,7 @@ class Admin:
     agents: AgentService
     tokens: TokenService
     imports: ImportService
+    joins: JoinService
     domains: list[str]
     moment: datetime = MOMENT
 
@@ -99,6 +101,7 @@ def make_admin(engine: Engine, journal: FakeJournal | None = None) -> Admin:
         AgentService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
         TokenService(road),
         ImportService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
+        JoinService(road, domains=lambda: domains),
         domains,
     )
 

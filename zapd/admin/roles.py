@@ -31,6 +31,8 @@ class Operation(StrEnum):
     CHANGE_USERS = "users.change"
     READ_AGENTS = "agents.read"
     CHANGE_AGENTS = "agents.change"
+    READ_JOINS = "joins.read"
+    CHANGE_JOINS = "joins.change"
     READ_DOMAINS = "domains.read"
     READ_BACKENDS = "backends.read"
     READ_AUDIT = "audit.read"
@@ -54,6 +56,8 @@ _OPERATOR: Final = _VIEWER | {
     Operation.CHANGE_KEYS,
     Operation.CHANGE_USERS,
     Operation.CHANGE_AGENTS,
+    Operation.READ_JOINS,
+    Operation.CHANGE_JOINS,
     Operation.VERIFY_AUDIT,
     Operation.EXPLAIN,
 }

@@ -129,6 +129,7 @@ def gauges_of_office(office: Office) -> Iterator[Gauge]:
         "Records that SQL holds with another hash: somebody changed the past.",
         {"": sink.status.conflicts},
     )
+    yield from office.enrolment.gauges()
 
 
 def gauges_of_workers(seats: Sequence[Seat]) -> Iterator[Gauge]:

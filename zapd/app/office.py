@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import structlog
 
+from zapd.admin.api.app import create_app
 from zapd.admin.api.context import Readiness
 from zapd.admin.services.audit import AuditService
 from zapd.admin.services.changes import ChangeRoad, Feed
 from zapd.admin.services.explain import Explanation, Supposed
+from zapd.admin.services.signing_in import Judged, Login, SignInRule
 from zapd.admin.services.topology import BackendInfo, DomainInfo, Endpoint
-from zapd.app.administration import AdminServer, admin_context
+from zapd.app.administration import admin_context
+from zapd.app.enrolment import Enrolment
 from zapd.app.errands import Errands
 from zapd.app.ground import Ground
 from zapd.app.journalling import journal_what_is_missing
 from zapd.app.parts import Parts
 from zapd.app.searching import Searching
+from zapd.app.web import WebServer
 from zapd.audit.journal import JournalUnavailable
 from zapd.audit.sinks.sql import SqlSink
 from zapd.config import Config
 from zapd.errors import Unavailable
-from zapd.server.recorder import ChangeRecorder
+from zapd.server.recorder import ChangeRecorder, EventRecorder
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +60,13 @@ class Deciders(Protocol):
     async def explain(self, supposed: Supposed) -> Explanation:
         """What would be decided now, and why."""
 
+    async def judge(self, login: Login) -> Judged:
+        """Decide whether somebody who signs in is who they say; on record when it returns. Raises
+        `Unavailable`."""
+
+    def signins(self) -> Mapping[str, SignInRule]:
+        """Where one may sign in."""
+
 
 class Office:
     """Administers the registry that lies under ``ground``, and shows how ``deciders`` fare."""
@@ -65,13 +76,14 @@ class Office:
         self._ground = ground
         self._parts = parts
         self.searching: Searching
-        self.admin: AdminServer
+        self.admin: WebServer
+        self.enrolment = Enrolment(config, parts)
         self._road: ChangeRoad
         self._owing: asyncio.Task[None] | None = None
 
     async def start(self, deciders: Deciders, feed: Feed) -> None:
         """Come up. ``feed`` brings changes into force wherever decisions are made."""
-        config, ground, admin = self._config, self._ground, self._config.admin
+        config, ground = self._config, self._ground
         self.searching = Searching(config)
         self._parts.up("searching", self.searching.stop)
         if config.audit.durability != "off":
@@ -95,11 +107,19 @@ class Office:
             ),
             ready=deciders.readiness,
             metrics=lambda: (deciders.metrics(), _METRICS_TYPE),
+            joins=config.limits.joins,
         )
-        tls = (admin.tls_cert, admin.tls_key) if admin.tls_cert and admin.tls_key else None
-        self.admin = AdminServer(context, admin.listen, tls=tls, proxies=admin.trusted_proxies)
+        self.admin = WebServer(create_app(context), "admin", config.admin, stopping=context.stopping)
         self._parts.up("admin", self.admin.aclose)
         await self.admin.start()
+        await self.enrolment.start(
+            self._road,
+            EventRecorder(ground.journal, ground.summaries),
+            braking=lambda address, mark: ground.throttle.attempt(address, "joins", mark),
+            judging=deciders.judge,
+            offered=deciders.signins,
+            server_keys=lambda: [key for endpoint in deciders.endpoints() for key in endpoint.server_keys],
+        )
         self._owing = asyncio.create_task(self._journal_what_is_owed(), name="zapd-owed-changes")
         self._parts.up("owing", self._owe_no_more)
 
@@ -107,6 +127,11 @@ class Office:
     def sink(self) -> SqlSink:
         """What copies the journal into SQL."""
         return self.searching.sink
+
+    def reload_tls(self, config: Config) -> None:
+        """Use what the TLS files hold now. Raises `ConfigurationError`."""
+        self.admin.reload_tls(config.admin.tls_cert, config.admin.tls_key)
+        self.enrolment.reload_tls(config)
 
     def readiness(self) -> list[tuple[str, str]]:
         """(part, ``ok`` or what is wrong); searching may lag or fail, decisions do not wait for it."""

@@ -12,6 +12,7 @@ _START_ONLY: Final[Mapping[str, tuple[str, ...]]] = {
     "server": ("data_dir", "workers", "curve_key"),
     "database": ("max_staleness",),
     "admin": ("listen", "behind_proxy", "trusted_proxies"),
+    "enroll": ("listen", "behind_proxy", "trusted_proxies"),
     "limits": (
         # Listeners keep what they were opened with, …
         "connections",
@@ -30,6 +31,12 @@ _START_ONLY: Final[Mapping[str, tuple[str, ...]]] = {
         "max_in_flight_per_agent",
         "hash_workers",
         "hash_waiting",
+        # Services are made once.
+        "audit_followers",
+        "audit_exports",
+        "joins",
+        "signins",
+        "signin_keys_per_user",
     ),
 }
 
@@ -42,6 +49,7 @@ def start_only(config: Config) -> dict[str, object]:
         found |= {f"{table}.{setting}": getattr(section, setting) for setting in settings}
     # Other files, and other content, are taken on reload; TLS itself cannot come or go.
     found["admin.tls_cert"] = config.admin.tls_cert is not None
+    found["enroll.tls_cert"] = config.enroll.tls_cert is not None
     return found
 
 

@@ -8,23 +8,25 @@ on record.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 
 from zapd import __version__
 from zapd.admin.api.context import Readiness
 from zapd.admin.services.explain import Explanation, Supposed
+from zapd.admin.services.signing_in import Judged, Login, SignInRule
 from zapd.admin.services.topology import BackendInfo, DomainInfo, Endpoint
 from zapd.app.deciding import Deciding
 from zapd.app.explaining import explain
 from zapd.app.gauges import Gauge, gauge_of_readiness, gauges_of_deciding, gauges_of_ground, gauges_of_office
 from zapd.app.ground import Ground
+from zapd.app.judging import judge
 from zapd.app.office import Office
 from zapd.app.parts import Parts
 from zapd.app.restart import needs_restart, start_only
 from zapd.app.starting import hold, insist_on_domains, say_not_reloaded, say_where
-from zapd.app.translate import domain_infos
+from zapd.app.translate import domain_infos, signin_rules
 from zapd.audit.event import Tag
 from zapd.config import Config, load
 from zapd.errors import ConfigurationError
@@ -58,7 +60,7 @@ class Service:
         await self._office.start(self, self._ground.registry.feed)
         listening = self._deciding.doors.listening
         self._ground.note(Tag.SERVICE_START, {"version": __version__, "listening": listening})
-        say_where(listening, self._office.admin.url, self.config, self._ground.journal, self.readiness())
+        say_where(listening, self._office, self.config, self._ground.journal, self.readiness())
 
     # -- what administration asks ----------------------------------------------------------------------------
 
@@ -77,6 +79,14 @@ class Service:
     async def explain(self, supposed: Supposed) -> Explanation:
         """What would be decided now, and why."""
         return await explain(self._deciding.authority, supposed)
+
+    async def judge(self, login: Login) -> Judged:
+        """Whether somebody who signs in is who they say."""
+        return await judge(self._deciding, login)
+
+    def signins(self) -> Mapping[str, SignInRule]:
+        """Where one may sign in."""
+        return signin_rules(self.config)
 
     def metrics(self) -> bytes:
         """The page that Prometheus reads."""
@@ -108,7 +118,7 @@ class Service:
             config = insist_on_domains(await asyncio.to_thread(load, self.config.path))
             prepared = self._deciding.prepare(config)
             # The last thing that can be wrong; behind it the new comes into force whole.
-            self._office.admin.reload_tls(config.admin.tls_cert, config.admin.tls_key)
+            self._office.reload_tls(config)
             await self._deciding.adopt(prepared)
         except ConfigurationError as error:
             say_not_reloaded(error)

@@ -9,6 +9,7 @@ import structlog
 
 from zapd import __version__
 from zapd.admin.api.context import Readiness
+from zapd.app.office import Office
 from zapd.app.parts import Parts
 from zapd.audit.journal import Journal
 from zapd.config import Config
@@ -45,13 +46,15 @@ def hold(config: Config, parts: Parts) -> None:
 
 
 def say_where(
-    listening: Sequence[str], admin_url: str, config: Config, journal: Journal, readiness: Readiness
+    listening: Sequence[str], office: Office, config: Config, journal: Journal, readiness: Readiness
 ) -> None:
     """Print where zapd listens, and log what is not ready."""
     workers = config.server.workers
     lines = [f"zapd {__version__} decides" + (f" with {workers} workers" if workers > 1 else "")]
     lines += [f"  zap    {line}" for line in listening]
-    lines.append(f"  admin  {admin_url}")
+    lines.append(f"  admin  {office.admin.url}")
+    if office.enrolment.url:
+        lines.append(f"  enroll {office.enrolment.url}")
     lines.append(f"  audit  {config.audit.durability}, instance {journal.instance or '-'}")
     print("\n".join(lines), flush=True)  # noqa: T201 - what `zapd serve` promises to print
     for part, state in readiness.parts:

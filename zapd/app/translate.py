@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from zapd.admin.services.signing_in import SignInRule
 from zapd.admin.services.topology import BackendInfo, DomainInfo
 from zapd.auth.catalog import BackendHealth, State
 from zapd.auth.policy import Rule
+from zapd.config import Config
 from zapd.config.limits import LimitsSection
 from zapd.net.limits import NetLimits, PeerLimits
 from zapd.zmtp.limits import Limits
@@ -71,6 +73,18 @@ def domain_infos(rules: Sequence[Rule]) -> list[DomainInfo]:
         )
         for rule in rules
     ]
+
+
+def signin_rules(config: Config) -> dict[str, SignInRule]:
+    """Where one may sign in, and what it gives."""
+    return {
+        name: SignInRule(
+            domains=section.domains or (name,),
+            lifetime=timedelta(seconds=section.lifetime),
+            hints=tuple(sorted(section.hints.items())),
+        )
+        for name, section in config.signin.items()
+    }
 
 
 def backend_info(health: BackendHealth, mechanisms: frozenset[str]) -> BackendInfo:

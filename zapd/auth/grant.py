@@ -69,6 +69,22 @@ class Grants:
         return encoded
 
 
+def principal_of(reply: ZapReply) -> Principal:
+    """Who a 200 made here lets in, read back from it: memory gives replies, not principals."""
+    groups: tuple[str, ...] = ()
+    attributes: list[tuple[str, str]] = []
+    rest = reply.metadata
+    while rest:
+        name, rest = rest[1 : 1 + rest[0]].decode("ascii"), rest[1 + rest[0] :]
+        size = 4 + int.from_bytes(rest[:4], "big")
+        value, rest = rest[4:size].decode("utf-8"), rest[size:]
+        if name == GROUPS:
+            groups = tuple(filter(None, value.split(",")))
+        elif name != KEY:
+            attributes.append((name.removeprefix("X-"), value))
+    return Principal(reply.user_id.decode("utf-8"), groups, tuple(attributes))
+
+
 def null_reply(user: str) -> ZapReply:
     """The reply to a peer that NULL let in; an empty ``user`` is no user id."""
     return ZapReply(Status.GRANTED, user.encode("utf-8"), encode_properties([(GROUPS, b""), (KEY, b"")]))

@@ -30,7 +30,7 @@ _RULES: Final = frozenset(
 _BEFORE: Final = frozenset(
     {
         *("malformed", "draining", "policy_stale", "internal_error", "overload", "penalty", "banned"),
-        *("unknown_agent", "agent_revoked"),
+        *("unknown_agent", "agent_revoked", "no_signin"),
     }
 )
 """Decided before any rule, and so the same whatever the rules."""

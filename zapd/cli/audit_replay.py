@@ -103,14 +103,17 @@ def _in_force(config: Config, against: Path | None) -> Config | None:
 
 
 def _rules(config: Config, current: Config | None) -> Replay:
+    from zapd.admin.services.signing_in import ASKER
     from zapd.auth.policy import Policy
     from zapd.auth.replay import Replay
 
     then = {} if current is None else current.backend
+    listeners = {f"local:{each.listen}": each.domains for each in config.zap if each.mechanism != "CURVE"}
+    listeners |= {ASKER: tuple(config.signin)} if config.signin else {}
     return Replay(
         Policy(config.rules()),
         asyncio.run(_mechanisms(config)),
-        {f"local:{section.listen}": section.domains for section in config.zap if section.mechanism != "CURVE"},
+        listeners,
         frozenset(
             name
             for name, section in config.backend.items()

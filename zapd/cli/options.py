@@ -281,12 +281,12 @@ def _keys_shown(args: list[str], names: set[str], valued: set[str]) -> list[str]
     return shown
 
 
-def attributes_of(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """A map of what ``--attr`` gave; a name given twice is a mistake."""
+def attributes_of(pairs: tuple[tuple[str, str], ...], option: str = "--attr") -> dict[str, str]:
+    """A map of what ``--attr``, or another such option, gave; a name given twice is a mistake."""
     found: dict[str, str] = {}
     for name, value in pairs:
         if name in found:
-            raise click.UsageError(f"--attr {name} is there twice; keep one.")
+            raise click.UsageError(f"{option} {name} is there twice; keep one.")
         found[name] = value
     return found
 

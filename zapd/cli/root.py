@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "user": "user",
     "agent": "agent",
     "token": "token",
+    "join": "join",
     "domain": "domain",
     "backend": "backend",
     "audit": "audit",

@@ -21,6 +21,7 @@ from zapd.config.findings import Findings, Setting
 from zapd.config.plugins import ask_plugins
 from zapd.config.secret import Secret
 from zapd.config.sections import SECRET_NAME, DomainSection, Sections
+from zapd.config.signins import check_signins
 from zapd.config.suggest import did_you_mean
 from zapd.config.values import format_duration
 from zapd.errors import ConfigurationError
@@ -39,6 +40,7 @@ def check(sections: Sections, base: Path, findings: Findings, *, files: bool) ->
     _check_database(sections, findings)
     _check_backends(sections, findings)
     _check_penalties(sections, findings)
+    check_signins(sections, findings)
     for pattern, domain in sections.domain.items():
         _check_domain(pattern, domain, sections, findings)
     if not sections.domain:
@@ -311,6 +313,8 @@ def _secrets(sections: Sections) -> Iterable[tuple[Setting, Secret]]:
                 yield ("backend", name, setting), secret
     if sections.admin.tls_key is not None:
         yield ("admin", "tls_key"), Secret(path=sections.admin.tls_key)
+    if sections.enroll.tls_key is not None:
+        yield ("enroll", "tls_key"), Secret(path=sections.enroll.tls_key)
 
 
 def _check_secret(setting: Setting, secret: Secret, findings: Findings) -> None:

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from zapd.config.findings import Findings, Setting
-from zapd.config.sections import Sections, ZapSection
+from zapd.config.sections import AdminSection, EnrollSection, Sections, ZapSection
 from zapd.errors import InvalidInput
 from zapd.net.address import IpcAddress, TcpAddress, parse_address
 from zapd.store.rules import check_domains
@@ -19,11 +19,14 @@ _MODE = re.compile(r"0?[0-7]{3}")
 
 
 def check_doors(sections: Sections, base: Path, findings: Findings) -> None:
-    """Report on every ``[[zap]]`` and on ``[admin]``."""
+    """Report on every ``[[zap]]``, on ``[admin]`` and on ``[enroll]``."""
     for number, endpoint in enumerate(sections.zap):
         _check_endpoint(endpoint, ("zap", number), base, findings)
     _check_listeners(sections, base, findings)
-    _check_admin(sections, findings)
+    _check_web("admin", "the admin API", sections.admin, findings)
+    if sections.enroll.listen:
+        _check_web("enroll", "where keys are had", sections.enroll, findings)
+        _check_addresses_are_known(sections.enroll, findings)
 
 
 def _check_endpoint(endpoint: ZapSection, at: Setting, base: Path, findings: Findings) -> None:
@@ -101,6 +104,8 @@ def _check_listeners(sections: Sections, base: Path, findings: Findings) -> None
         ((*("zap", number), "listen"), endpoint.listen) for number, endpoint in enumerate(sections.zap)
     ]
     listeners.append((("admin", "listen"), f"tcp://{sections.admin.listen}"))
+    if sections.enroll.listen:
+        listeners.append((("enroll", "listen"), f"tcp://{sections.enroll.listen}"))
     for setting, text in listeners:
         try:
             address = parse_address(text, base)
@@ -113,37 +118,46 @@ def _check_listeners(sections: Sections, base: Path, findings: Findings) -> None
         seen.setdefault(str(address), ".".join(map(str, setting)))
 
 
-def _check_admin(sections: Sections, findings: Findings) -> None:
-    admin = sections.admin
-    listen: Setting = ("admin", "listen")
+def _check_web(table: str, what: str, web: AdminSection | EnrollSection, findings: Findings) -> None:
+    listen: Setting = (table, "listen")
     try:
-        address = parse_address(f"tcp://{admin.listen}")
+        address = parse_address(f"tcp://{web.listen}")
     except InvalidInput:
-        findings.mistake(
-            listen, f"{admin.listen!r} is no HOST:PORT", 'write it as "127.0.0.1:8027" or "[::1]:8027"'
-        )
+        findings.mistake(listen, f"{web.listen!r} is no HOST:PORT", 'write it as "127.0.0.1:8027" or "[::1]:8027"')
         return
-    tls: list[Setting] = [("admin", "tls_cert"), ("admin", "tls_key")]
-    if (admin.tls_cert is None) != (admin.tls_key is None):
-        there, missing = (tls[0], "tls_key") if admin.tls_key is None else (tls[1], "tls_cert")
+    tls: list[Setting] = [(table, "tls_cert"), (table, "tls_key")]
+    if (web.tls_cert is None) != (web.tls_key is None):
+        there, missing = (tls[0], "tls_key") if web.tls_key is None else (tls[1], "tls_cert")
         findings.mistake(there, f"needs {missing} beside it", f"add {missing}", needs=tls)
-    elif address.is_public and admin.tls_cert is None and not admin.behind_proxy:
+    elif address.is_public and web.tls_cert is None and not web.behind_proxy:
         findings.mistake(
             listen,
-            "others can reach the admin API, and there is no TLS",
+            f"others can reach {what}, and there is no TLS",
             "add tls_cert and tls_key, or behind_proxy = true, or listen on 127.0.0.1",
-            needs=[*tls, ("admin", "behind_proxy")],
+            needs=[*tls, (table, "behind_proxy")],
         )
-    proxies: Setting = ("admin", "trusted_proxies")
-    for network in admin.trusted_proxies:
+    proxies: Setting = (table, "trusted_proxies")
+    for network in web.trusted_proxies:
         try:
             ip_network(network)
         except ValueError:
             findings.mistake(proxies, f"{network!r} is no network", 'write it in CIDR form, such as "10.0.0.0/8"')
-    if admin.trusted_proxies and not admin.behind_proxy:
+    if web.trusted_proxies and not web.behind_proxy:
         findings.mistake(
             proxies,
             "means nothing without behind_proxy",
             "add behind_proxy = true, or remove it",
-            needs=[("admin", "behind_proxy")],
+            needs=[(table, "behind_proxy")],
+        )
+
+
+def _check_addresses_are_known(enroll: EnrollSection, findings: Findings) -> None:
+    """Behind a proxy whose word is not taken everybody would come from the proxy's own address: the ranges of join
+    tokens would let in all or none, and one guesser would hold up everybody."""
+    if enroll.behind_proxy and not enroll.trusted_proxies:
+        findings.mistake(
+            ("enroll", "behind_proxy"),
+            "nobody's own address would be known",
+            'add trusted_proxies = ["NETWORK"] with the address of the proxy',
+            needs=[("enroll", "trusted_proxies")],
         )

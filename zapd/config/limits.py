@@ -108,3 +108,10 @@ class LimitsSection(BaseModel):
     """Callers of the admin API that follow the record at one time; one more gets 503."""
     audit_exports: Count = 2
     """Exports of the record at one time; one more gets 503."""
+
+    joins: Count = 10_000
+    """Join tokens that may still be exchanged; one more is refused."""
+    signins: Count = 32
+    """Sign-ins that are worked on at a time; one more gets 503."""
+    signin_keys_per_user: Count = 8
+    """Keys that one user has signed in for and that have not ended; one more is refused."""

@@ -27,10 +27,12 @@ from zapd.config.sections import (
     BackendSection,
     DatabaseSection,
     DomainSection,
+    EnrollSection,
     LinkSection,
     PenaltiesSection,
     Sections,
     ServerSection,
+    SignInSection,
     ZapSection,
 )
 from zapd.config.suggest import closest
@@ -54,6 +56,8 @@ _TABLES: Final[Mapping[str, type[BaseModel]]] = {
     "admin": AdminSection,
     "audit": AuditSection,
     "penalties": PenaltiesSection,
+    "enroll": EnrollSection,
+    "signin": SignInSection,
     "limits": LimitsSection,
     "zap": ZapSection,
     "backend": BackendSection,
@@ -97,6 +101,14 @@ class Config:
     @property
     def audit(self) -> AuditSection:
         return self.sections.audit
+
+    @property
+    def enroll(self) -> EnrollSection:
+        return self.sections.enroll
+
+    @property
+    def signin(self) -> Mapping[str, SignInSection]:
+        return self.sections.signin
 
     @property
     def backend(self) -> Mapping[str, BackendSection]:
@@ -209,7 +221,7 @@ def _syntax(error: tomllib.TOMLDecodeError, text: str) -> Mistake:
 def _sections(raw: dict[str, Any], base: Path, findings: Findings) -> Sections | None:
     """The typed file; what cannot be typed is reported and taken out. None when nothing usable was left."""
     for name in _TABLES:
-        if name not in ("zap", "backend", "domain"):
+        if name not in ("zap", "signin", "backend", "domain"):
             raw.setdefault(name, {})
     for _ in range(_ROUNDS):
         try:

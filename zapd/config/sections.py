@@ -129,6 +129,35 @@ class AdminSection(Section):
     """Networks of the proxies whose `X-Forwarded-For` is believed."""
 
 
+class EnrollSection(Section):
+    """Where scripts exchange join tokens and people sign in for a key: a listener of its own, so that the admin
+    API need not be reachable for them."""
+
+    listen: str = ""
+    """`HOST:PORT`; empty is nowhere. Beyond loopback it must have TLS or `behind_proxy`."""
+    tls_cert: Location | None = None
+    """File with the certificate and its chain, PEM."""
+    tls_key: Location | None = None
+    """File with the certificate's key, PEM, that nobody else can read."""
+    behind_proxy: Flag = False
+    """A reverse proxy in front does TLS, and nobody else can reach this port."""
+    trusted_proxies: Strings = ()
+    """Networks of the proxies whose `X-Forwarded-For` is believed. Needed behind a proxy: join tokens, domains and
+    penalties go by addresses."""
+
+
+class SignInSection(Section):
+    """A domain in which people may sign in for a key: their name and password are put to its backends as a PLAIN
+    question, and a public key is theirs for a while."""
+
+    domains: Strings = ()
+    """Where the key is granted; the domain itself unless named."""
+    lifetime: Duration = 12 * 3600.0
+    """How long a key lives after each sign-in."""
+    hints: dict[str, str] = {}
+    """What each sign-in is told besides, such as an application's address and server key."""
+
+
 class AuditSection(Section):
     """The record of every decision."""
 
@@ -338,6 +367,8 @@ class Sections(Section):
     zap: tuple[ZapSection, ...] = (ZapSection(listen="tcp://127.0.0.1:9027"),)
     admin: AdminSection = AdminSection()
     audit: AuditSection = AuditSection()
+    enroll: EnrollSection = EnrollSection()
+    signin: dict[str, SignInSection] = {}
     backend: dict[str, BackendSection] = {}
     domain: dict[str, DomainSection] = {}
     penalties: PenaltiesSection = PenaltiesSection()

@@ -15,6 +15,7 @@ from zapd.audit.event import AuditEvent, Tag
 from zapd.audit.gaps import Summaries
 from zapd.audit.journal import Journal, JournalUnavailable
 from zapd.auth.decision import Decision
+from zapd.errors import Unavailable
 from zapd.zap import TRY_AGAIN, Asker, MalformedRequest, Status, ZapReply, ZapRequest
 
 # By number: hashing an enum's member calls Python, and this stands on the hot road.
@@ -37,10 +38,10 @@ class Recorder:
         self.silent = journal.durability == "off"
         """Nothing is kept: there is no need to make what would be."""
 
-    def record(self, request: ZapRequest, decision: Decision) -> ZapReply:
+    def record(self, request: ZapRequest, decision: Decision, detail: dict[str, object] | None = None) -> ZapReply:
         """Append the decision; the reply that may be given once the journal is durable.
 
-        300 instead, when the journal takes nothing now.
+        300 instead, when the journal takes nothing now. ``detail``: what else the record shall say.
         """
         if self.silent:
             return decision.reply
@@ -48,7 +49,8 @@ class Recorder:
             self.summaries.count(request.domain, request.address, decision.reason)
             return decision.reply
         try:
-            self.journal.append(event_of(request, decision))
+            event = event_of(request, decision)
+            self.journal.append(event if detail is None else msgspec.structs.replace(event, detail=detail))
         except JournalUnavailable:
             self.unrecorded += 1
             self.journal.note_gap(request.domain, request.address, decision.reason)
@@ -177,3 +179,24 @@ class ChangeRecorder:
             self._journal.append(event)
         await self._journal.durable()
         await asyncio.to_thread(self._on_recorded, max(sequence for sequence, _ in changes))
+
+
+class EventRecorder:
+    """The journal for what administration tells beside its changes (see
+    `zapd.admin.services.enrolling.Recording`)."""
+
+    def __init__(self, journal: Journal, summaries: Summaries) -> None:
+        self._journal = journal
+        self._summaries = summaries
+
+    async def record_event(self, event: AuditEvent) -> None:
+        """Append one event and wait until it is durable. Raises `Unavailable`."""
+        try:
+            self._journal.append(event)
+            await self._journal.durable()
+        except JournalUnavailable:
+            raise Unavailable("It cannot be put on record now. Try again later.") from None
+
+    def count(self, address: str, reason: str) -> None:
+        """Count one that was turned away without being looked at."""
+        self._summaries.count(None, address, reason)

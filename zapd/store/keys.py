@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
 
 from zapd.errors import NotFound
 from zapd.store.tables import keys
@@ -48,6 +48,8 @@ class KeyRecord:
     """The fingerprint of the key that this one was rotated in for."""
     replaced_by: str | None = None
     """The fingerprint of the key that was rotated in for this one, which ends at its expiry."""
+    origin: str | None = None
+    """``join:ID`` or ``signin:DOMAIN``, where no operator registered it."""
 
 
 _NAMES: Final = [field.name for field in fields(KeyRecord)]
@@ -90,6 +92,25 @@ class KeyRegistry:
         del values["fingerprint"], values["public_key"], values["created"]
         connection.execute(update(keys).where(keys.c.fingerprint == record.fingerprint).values(values))
         return saved
+
+    def remove(self, connection: Connection, fingerprint: str) -> None:
+        """Forget a key altogether."""
+        connection.execute(delete(keys).where(keys.c.fingerprint == fingerprint))
+
+    def signed_in(
+        self, connection: Connection, user: str, origin: str, moment: datetime
+    ) -> tuple[int, datetime | None]:
+        """How many active keys of a user, of such an origin, end after ``moment``; and when the first does."""
+        ours = (keys.c.user == user, keys.c.origin.startswith(origin), keys.c.state == KeyState.ACTIVE)
+        query = select(func.count(), func.min(keys.c.expires)).where(*ours, keys.c.expires > moment)
+        count, first = connection.execute(query).one()
+        return int(count), first
+
+    def expired(self, connection: Connection, origin: str, before: datetime, *, limit: int) -> Sequence[KeyRecord]:
+        """Active keys of such an origin that ended before then, the longest gone first."""
+        ours = (keys.c.origin.is_not(None), keys.c.origin.startswith(origin), keys.c.state == KeyState.ACTIVE)
+        query = select(*_COLUMNS).where(*ours, keys.c.expires < before).order_by(keys.c.expires).limit(limit)
+        return [_record(row) for row in connection.execute(query)]
 
     def page(
         self, connection: Connection, *, after: str = "", limit: int, where: Sequence[ColumnElement[bool]] = ()

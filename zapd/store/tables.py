@@ -53,9 +53,11 @@ keys = Table(
     Column("version", Integer, nullable=False),
     Column("replaces", name_text(), comment="the fingerprint of the key that this one was rotated in for"),
     Column("replaced_by", name_text(), comment="the fingerprint of the key that was rotated in for this one"),
+    Column("origin", name_text(), comment="join:ID or signin:DOMAIN; empty where an operator registered it"),
     CheckConstraint("state IN ('pending', 'active', 'revoked')", name="state"),
 )
-"""CURVE public keys and who holds them. Rows are never deleted: a revoked key stays known as revoked."""
+"""CURVE public keys and who holds them. A revoked key stays known as revoked; rows are deleted only of keys that
+their holders signed in for and that have expired."""
 
 Index(
     "ix_keys_not_active",
@@ -65,6 +67,14 @@ Index(
     postgresql_where=keys.c.state != "active",
 )
 # The few that wait or are revoked, among a million: see `zapd.store.filters.in_state`.
+
+Index(
+    "ix_keys_enrolled",
+    keys.c.expires,
+    sqlite_where=keys.c.origin.is_not(None),
+    postgresql_where=keys.c.origin.is_not(None),
+)
+# Those that end by themselves are looked for among them.
 
 users = Table(
     "users",
@@ -118,6 +128,30 @@ tokens = Table(
     CheckConstraint("role IN ('viewer', 'operator', 'admin')", name="role"),
 )
 """Admin API tokens."""
+
+joins = Table(
+    "joins",
+    metadata,
+    Column("id", name_text(), primary_key=True),
+    Column("hash", LargeBinary(32), nullable=False, unique=True, comment="SHA-256 of the token"),
+    Column("user", name_text(), nullable=False),
+    Column("domains", Strings, nullable=False),
+    Column("groups", Strings, nullable=False),
+    Column("attributes", Pairs, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("addresses", Strings, nullable=False),
+    Column("hints", Pairs, nullable=False, comment="what an exchange is told besides"),
+    Column("uses", Integer, nullable=False, comment="how often it may be exchanged"),
+    Column("used", Integer, nullable=False),
+    Column("key_lifetime", Integer, comment="seconds that a key lives; empty is for ever"),
+    Column("expires", Moment, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("created_by", name_text(), nullable=False),
+    Column("revoked", Moment),
+    Column("last_used", Moment),
+    CheckConstraint("used >= 0 AND used <= uses", name="used"),
+)
+"""Join tokens: what a script may exchange for a registered key."""
 
 change_log = Table(
     "change_log",

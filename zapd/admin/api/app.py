@@ -7,7 +7,6 @@ code from elsewhere; ``/openapi.json`` is there for tools.
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 
 from zapd import __version__
@@ -15,8 +14,8 @@ from zapd.admin.api import errors
 from zapd.admin.api.context import AdminContext
 from zapd.admin.api.guards import Guards
 from zapd.admin.api.numbering import PREFIX, Numbering
-from zapd.admin.api.routes import agents, audit, explain, imports, keys, tokens, topology, users
-from zapd.admin.api.schemas import Problem
+from zapd.admin.api.openapi import document
+from zapd.admin.api.routes import agents, audit, explain, imports, joins, keys, tokens, topology, users
 
 _ROUTERS = (
     imports.router,
@@ -25,6 +24,7 @@ _ROUTERS = (
     agents.router,
     topology.router,
     tokens.router,
+    joins.router,
     audit.router,
     explain.router,
 )
@@ -47,7 +47,7 @@ def create_app(context: AdminContext) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router, prefix=PREFIX, responses=errors.RESPONSES)
     app.include_router(_process_pages(context))
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
@@ -76,20 +76,3 @@ def _process_pages(context: AdminContext) -> APIRouter:
         return Response(body, headers={"Content-Type": content_type})
 
     return router
-
-
-def _openapi(app: FastAPI) -> dict[str, object]:
-    """The OpenAPI document, with problems as the one shape of errors and the token as the one way in."""
-    if not app.openapi_schema:
-        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        components = document.setdefault("components", {})
-        shapes = components.setdefault("schemas", {})
-        for unused in ("HTTPValidationError", "ValidationError"):
-            shapes.pop(unused, None)
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        shapes.update(problem.pop("$defs", {}))
-        shapes["Problem"] = problem
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
-        app.openapi_schema = document
-    return app.openapi_schema

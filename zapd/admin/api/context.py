@@ -12,6 +12,7 @@ from zapd.admin.services.audit import AuditService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService
 from zapd.admin.services.imports import ImportService
+from zapd.admin.services.joins import JoinService
 from zapd.admin.services.keys import KeyService
 from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.topology import BackendService, DomainService, Endpoint
@@ -37,6 +38,7 @@ class AdminContext:
     users: UserService
     agents: AgentService
     tokens: TokenService
+    joins: JoinService
     audit: AuditService
     explain: ExplainService
     domains: DomainService

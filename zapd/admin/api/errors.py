@@ -27,6 +27,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "invalid_cursor": (400, "Not your cursor"),
         "bad_request": (400, "Malformed request"),
         "unauthenticated": (401, "A valid token is needed"),
+        "refused": (403, "Not good"),
         "forbidden": (403, "Not allowed"),
         "not_found": (404, "Not found"),
         "method_not_allowed": (405, "Method not allowed"),

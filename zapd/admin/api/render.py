@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from zapd.admin.api.schemas import AgentOut, KeyOut, TokenOut, UsageOut, UserOut
+from zapd.admin.api.schemas import AgentOut, JoinOut, KeyOut, TokenOut, UsageOut, UserOut
 from zapd.admin.services.usage import LastUse
 from zapd.store.agents import AgentRecord
+from zapd.store.joins import JoinRecord
 from zapd.store.keys import KeyRecord
 from zapd.store.tokens import TokenRecord
 from zapd.store.users import UserRecord
@@ -30,6 +31,7 @@ def key_out(record: KeyRecord, use: LastUse | None = None) -> KeyOut:
         version=record.version,
         replaces=record.replaces,
         replaced_by=record.replaced_by,
+        origin=record.origin or "",
         usage=None
         if use is None
         else UsageOut(last_used=use.time, domain=use.domain, address=use.address, agent=use.agent),
@@ -83,6 +85,27 @@ def token_out(record: TokenRecord) -> TokenOut:
             "revoked": record.revoked,
             "last_used": record.last_used,
         }
+    )
+
+
+def join_out(record: JoinRecord) -> JoinOut:
+    return JoinOut(
+        id=record.id,
+        user=record.user,
+        domains=list(record.domains),
+        groups=list(record.groups),
+        attributes=dict(record.attributes),
+        label=record.label,
+        addresses=list(record.addresses),
+        uses=record.uses,
+        used=record.used,
+        expires=record.expires,
+        key_lifetime=record.key_lifetime,
+        hints=dict(record.hints),
+        created=record.created,
+        created_by=record.created_by,
+        revoked=record.revoked,
+        last_used=record.last_used,
     )
 
 

@@ -169,6 +169,8 @@ class KeyOut(Shape):
     """The ``id`` of the key that this one was rotated in for."""
     replaced_by: str | None = None
     """The ``id`` of the key that was rotated in for this one."""
+    origin: str = ""
+    """``join:ID`` of the join token it was had for, or ``signin:DOMAIN``; empty: an operator registered it."""
     usage: UsageOut | None = None
     """null: not asked for, or it cannot be told now."""
 
@@ -364,6 +366,77 @@ class TokenOut(Shape):
 
 class TokenCreated(TokenOut):
     """The only answer that ever holds a token."""
+
+    token: str
+
+
+# -- join tokens ---------------------------------------------------------------------------------------------
+
+
+class JoinIn(Shape):
+    """``POST /v1/joins``: a token that may be exchanged for a registered key at ``/v1/enroll``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "user": "robot",
+                    "domains": ["orders"],
+                    "groups": ["fleet"],
+                    "uses": 20,
+                    "expires": "2027-01-01T00:00:00Z",
+                    "addresses": ["10.0.0.0/8"],
+                    "hints": {"server_key": "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"},
+                }
+            ]
+        }
+    )
+
+    user: Name | None = None
+    """Who holds the keys. Left out: ``join:`` and the token's id."""
+    domains: Domains | None = None
+    """Where they are granted. Left out: the configuration's only domain; with several that is an error."""
+    groups: Groups = []
+    attributes: Attributes = {}
+    label: Text = ""
+    """Of the keys, unless the exchange names one."""
+    addresses: Addresses = []
+    """Networks (CIDR) from which it may be exchanged; empty is anywhere."""
+    uses: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """How many keys it is good for."""
+    expires: AwareDatetime | None = None
+    """Of the token. Left out: a day from now; at most a year."""
+    key_lifetime: Annotated[int | None, Field(ge=60, le=100 * 366 * 86400)] = None
+    """Seconds from an exchange until its key expires. Left out: never."""
+    hints: Attributes = {}
+    """What each exchange is told besides, such as an application's address and server key."""
+
+
+class JoinOut(Shape):
+    """One join token; never the token itself."""
+
+    id: str
+    user: str
+    domains: list[str]
+    """Those that the caller may see."""
+    groups: list[str]
+    attributes: dict[str, str]
+    label: str
+    addresses: list[str]
+    uses: int
+    used: int
+    expires: AwareDatetime
+    key_lifetime: int | None
+    hints: dict[str, str]
+    created: AwareDatetime
+    created_by: str
+    """The admin token that made it."""
+    revoked: AwareDatetime | None
+    last_used: AwareDatetime | None
+
+
+class JoinCreated(JoinOut):
+    """The only answer that ever holds a join token."""
 
     token: str
 

@@ -352,4 +352,5 @@ def _picture(record: KeyRecord) -> dict[str, object]:
         "version": record.version,
         **({"replaces": record.replaces} if record.replaces else {}),
         **({"replaced_by": record.replaced_by} if record.replaced_by else {}),
+        **({"origin": record.origin} if record.origin else {}),
     }

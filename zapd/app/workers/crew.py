@@ -10,6 +10,7 @@ import structlog
 
 from zapd import __version__
 from zapd.admin.services.explain import Explanation, Supposed
+from zapd.admin.services.signing_in import Judged, Login
 from zapd.admin.services.topology import BackendInfo, as_one
 from zapd.app.workers import messages
 from zapd.app.workers.channel import Closed
@@ -26,6 +27,8 @@ IN_FORCE = 4.0
 RELOAD = 60.0
 """Seconds that a worker may take for a new configuration; starting a backend may take ten."""
 EXPLAIN = 30.0
+JUDGE = 30.0
+"""Seconds; a worker's own deadlines end far sooner."""
 DRAINED = 5.0
 """Seconds beyond ``drain`` to answer that it is done."""
 ENDED = 12.0
@@ -140,6 +143,13 @@ class Crew:
             if seat.up:
                 answer = await seat.ask(messages.Explain(supposed), messages.Explained, within=EXPLAIN)
                 return answer.explanation
+        raise Unavailable("No worker is there.")
+
+    async def judge(self, login: Login) -> Judged:
+        """Ask whoever has the fewest connections. Raises `Unavailable`."""
+        for seat in sorted(self.seats, key=lambda seat: seat.weight):
+            if seat.up:
+                return (await seat.ask(messages.Judge(login), messages.Told, within=JUDGE)).judged
         raise Unavailable("No worker is there.")
 
     async def _ask_all(self, question: messages.Message, *, within: float) -> list[tuple[Seat, str]]:

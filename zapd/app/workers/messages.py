@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from zapd.admin.services.explain import Explanation, Supposed
+from zapd.admin.services.signing_in import Judged, Login
 from zapd.admin.services.topology import BackendInfo
 
 
@@ -37,6 +38,12 @@ class Explained(Message, frozen=True):
     """To `Explain`."""
 
     explanation: Explanation
+
+
+class Told(Message, frozen=True):
+    """To `Judge`."""
+
+    judged: Judged
 
 
 class Report(Message, frozen=True):
@@ -107,6 +114,12 @@ class Explain(Message, frozen=True):
     supposed: Supposed
 
 
+class Judge(Message, frozen=True):
+    """Is somebody who signs in who they say? On record when it is answered."""
+
+    login: Login
+
+
 class Drain(Message, frozen=True):
     """300 to newcomers; done when what is open is answered, or after so many seconds."""
 
@@ -141,6 +154,7 @@ Said = (
     Done
     | Failed
     | Explained
+    | Told
     | Report
     | Begin
     | CatchUp
@@ -149,6 +163,7 @@ Said = (
     | Forget
     | Look
     | Explain
+    | Judge
     | Drain
     | Release
     | Stop

@@ -7,7 +7,7 @@ listen at, then the workers, and only then connections are accepted. Down: the o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from zapd import __version__
 from zapd.admin.api.context import Readiness
 from zapd.admin.services.explain import Explanation, Supposed
+from zapd.admin.services.signing_in import Judged, Login, SignInRule
 from zapd.admin.services.topology import BackendInfo, DomainInfo, Endpoint
 from zapd.app.gauges import (
     Gauge,
@@ -28,7 +29,7 @@ from zapd.app.office import Office
 from zapd.app.parts import Parts
 from zapd.app.restart import needs_restart, start_only
 from zapd.app.starting import hold, insist_on_domains, say_not_reloaded, say_where
-from zapd.app.translate import domain_infos
+from zapd.app.translate import domain_infos, signin_rules
 from zapd.app.workers.crew import Crew
 from zapd.app.workers.entrances import Entrances
 from zapd.audit.event import Tag
@@ -73,7 +74,7 @@ class Parent:
         listening = self._entrances.listening
         workers = self.config.server.workers
         self._ground.note(Tag.SERVICE_START, {"version": __version__, "listening": listening, "workers": workers})
-        say_where(listening, self._office.admin.url, self.config, self._ground.journal, self.readiness())
+        say_where(listening, self._office, self.config, self._ground.journal, self.readiness())
 
     def _crew_changed(self) -> None:
         if self._crew.any_up:
@@ -107,6 +108,14 @@ class Parent:
         """What a worker would decide now, and why."""
         return await self._crew.explain(supposed)
 
+    async def judge(self, login: Login) -> Judged:
+        """Whether somebody who signs in is who they say, as a worker finds."""
+        return await self._crew.judge(login)
+
+    def signins(self) -> Mapping[str, SignInRule]:
+        """Where one may sign in."""
+        return signin_rules(self.config)
+
     def metrics(self) -> bytes:
         """The page that Prometheus reads; what workers count is at most a second old."""
         counts = self._crew.counted()
@@ -139,7 +148,7 @@ class Parent:
             rules = config.rules()
             await self._crew.reload(
                 config.text,
-                lambda: self._office.admin.reload_tls(config.admin.tls_cert, config.admin.tls_key),
+                lambda: self._office.reload_tls(config),
             )
         except ConfigurationError as error:
             say_not_reloaded(error)

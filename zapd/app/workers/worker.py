@@ -22,6 +22,7 @@ from zapd.app.deciding import Deciding, Prepared
 from zapd.app.explaining import explain
 from zapd.app.gauges import gauges_of_deciding, gauges_of_ground
 from zapd.app.ground import Ground
+from zapd.app.judging import judge
 from zapd.app.parts import Parts
 from zapd.app.restart import keeping_start_only
 from zapd.app.workers import messages
@@ -116,6 +117,8 @@ class Worker:
                 self._prepared = None
             case messages.Explain(supposed=supposed):
                 return messages.Explained(await explain(self._deciding.authority, supposed))
+            case messages.Judge(login=login):
+                return messages.Told(await judge(self._deciding, login))
             case messages.Drain(seconds=seconds):
                 await self._deciding.drain(seconds)
             case _:
