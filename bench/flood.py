@@ -1,7 +1,8 @@
 """The flood: HELLOs that never go on, ten thousand a second from thousands of addresses, and honest ones beside.
 
-An honest client's time runs from its first attempt until it is in; turned away, it comes back after 10 ms, and
-after 10 s it gives up.
+Honest clients come from one address, as an agent that comes again does, or each time from one that was never
+seen before. Their time runs from the first attempt until they are in; turned away, one comes back after 10 ms,
+and after 10 s it gives up.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
+from itertools import product
 from statistics import median
 
 from bench import machine, report
@@ -25,6 +28,10 @@ HONEST = 8
 """Honest clients at a time."""
 SETTLE = 1.0
 """Seconds of flood before honest clients come."""
+_WHENCE: Mapping[str, Sequence[str]] = {
+    "again": (),
+    "for the first time": ("--source", "127.88.0.0", "--sources", "1000000"),
+}
 LONGEST = 60.0
 """Seconds after which a flood that nobody stopped ends by itself."""
 
@@ -33,32 +40,22 @@ def run(options: Options) -> None:
     rounds, seconds = options.rounds or 2, options.seconds or 3.0
     rate = options.rate or RATE
     peers = [libzmq_peer("CURVE"), *(engine_peer("CURVE", each) for each in ("relaxed", "strict"))]
-    head = [
-        "",
-        "honest/s",
-        "p50",
-        "p99",
-        "honest/s beside it",
-        "p50",
-        "p99",
-        "longest",
-        "attempts each",
-        "gave up",
-    ]
-    rows = [[*head, "HELLOs/s opened", "welcomed"]]
+    head = ["", "honest come", "alone/s", "p50", "p99", "beside it/s", "p50", "p99", "longest"]
+    rows = [[*head, "attempts each", "gave up", "HELLOs/s opened", "welcomed"]]
     data = {}
     with Scene(options.cores) as scene:
         running = scene.start(chosen(peers, options))
-        beside: dict[str, list[dict[str, float]]] = {each.name: [] for each in running}
+        beside: dict[tuple[str, str], list[dict[str, float]]] = {}
 
         def measure(each: Running) -> dict[str, float]:
             quiet = _shake(scene, each, seconds, options.warmup)
-            beside[each.name].append(_shake_beside(scene, each, seconds, rate))
+            for whence, words in _WHENCE.items():
+                beside.setdefault((each.name, whence), []).append(_shake_beside(scene, each, seconds, rate, words))
             return quiet
 
         scene.interleave(running, rounds, measure)
-        for each in running:
-            found = beside[each.name]
+        for each, whence in product(running, _WHENCE):
+            found = beside[each.name, whence]
 
             def of(name: str, found: list[dict[str, float]] = found) -> float:
                 return median(one[name] for one in found)
@@ -66,6 +63,7 @@ def run(options: Options) -> None:
             rows.append(
                 [
                     each.name,
+                    whence,
                     f"{each.median('rate'):,.0f}",
                     *(report.milliseconds(each.median(name)) for name in ("p50_us", "p99_us")),
                     f"{of('rate'):,.0f}",
@@ -77,7 +75,7 @@ def run(options: Options) -> None:
                     f"{of('flood_welcomed'):.0%}",
                 ]
             )
-            data[each.name] = {"alone": each.rounds, "beside": found}
+            data[f"{each.name}, {whence}"] = {"alone": each.rounds, "beside": found}
     title = (
         f"CURVE handshakes of {HONEST} honest clients, alone and beside {rate:,.0f} HELLOs a second asked for "
         f"from {SOURCES:,} addresses; medians of {rounds} rounds of {seconds:g} s."
@@ -86,18 +84,32 @@ def run(options: Options) -> None:
     report.save(NAME, options, {"rounds": rounds, "seconds": seconds, "flood": rate, "peers": data})
 
 
-def _shake(scene: Scene, one: Running, seconds: float, warmup: float) -> dict[str, float]:
-    words = [compile_c("shakes"), "--again", "--threads", HONEST, "--warmup", warmup, "--seconds", seconds]
+def _shake(
+    scene: Scene, one: Running, seconds: float, warmup: float, whence: Sequence[str] = ()
+) -> dict[str, float]:
+    words = [
+        compile_c("shakes"),
+        "--again",
+        "--threads",
+        HONEST,
+        "--warmup",
+        warmup,
+        "--seconds",
+        seconds,
+        *whence,
+    ]
     return scene.load_on(one, [str(word) for word in (*words, one.site.port, "curve", one.site.clients)], seconds)
 
 
-def _shake_beside(scene: Scene, one: Running, seconds: float, rate: float) -> dict[str, float]:
+def _shake_beside(
+    scene: Scene, one: Running, seconds: float, rate: float, whence: Sequence[str]
+) -> dict[str, float]:
     """The same, beside the flood; with what became of that."""
     words = [compile_c("flood"), "--rate", rate, "--sources", SOURCES, "--seconds", LONGEST]
     command = machine.pinned(scene.cores.load, [str(word) for word in (*words, one.site.port, one.site.clients)])
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as flood:
         time.sleep(min(SETTLE, seconds))
-        result = _shake(scene, one, seconds, 0)
+        result = _shake(scene, one, seconds, 0, whence)
         flood.terminate()
         told, _ = flood.communicate(timeout=60)
     found = json.loads(told)

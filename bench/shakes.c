@@ -4,6 +4,7 @@
  *
  *     --threads N (16)   --warmup S  --seconds S (0.5, 3)
  *     --source A         connect from this address (127.x.y.z)
+ *     --sources N        … and from the N - 1 that follow it, each handshake from another in turn
  *     --pause S          between a handshake and the next of the same thread (0)
  *     --again            a client that was turned away comes back after 10 ms until it is in, as libzmq's would, and
  *                        its time runs on; after 10 s it gives up, and that is its time. Else the first that is not
@@ -25,7 +26,8 @@
 enum { SHORT_TERMS = 256, MAX_THREADS = 256, AGAIN_NS = 10000000, GIVE_UP_S = 10 };
 
 static int mechanism, thread_count = 16, come_again;
-static struct sockaddr_in server, source, *from;
+static struct sockaddr_in server, source;
+static uint32_t source_count;
 static struct credentials *all;
 static size_t all_count;
 static double pause_s;
@@ -43,9 +45,11 @@ static pthread_barrier_t ready;
 static pthread_mutex_t merging = PTHREAD_MUTEX_INITIALIZER;
 static struct latencies together;
 
-static enum outcome connect_once(const struct credentials *who, const struct short_term *mine) {
+static enum outcome connect_once(const struct credentials *who, const struct short_term *mine, uint32_t place) {
     struct cipher cipher;
-    int fd = open_socket(&server, from);
+    struct sockaddr_in from = source;
+    from.sin_addr.s_addr = htonl(ntohl(source.sin_addr.s_addr) + place);
+    int fd = open_socket(&server, source_count > 0 ? &from : NULL);
     if (fd < 0) {
         if (errno == EADDRNOTAVAIL)
             die("no local port is left");
@@ -68,10 +72,11 @@ static void *work(void *argument) {
     pthread_barrier_wait(&ready);
     pthread_barrier_wait(&ready); /* the clock is set between the two */
     for (uint64_t turn = 0, at; (at = now_ns()) < end; turn++) {
-        size_t which = ((size_t)me->number + turn * (size_t)thread_count) % all_count;
+        size_t number = (size_t)me->number + turn * (size_t)thread_count, which = number % all_count;
+        uint32_t place = source_count > 0 ? (uint32_t)(number % source_count) : 0;
         enum outcome outcome;
         for (;;) {
-            outcome = connect_once(&all[which], &mine[turn % SHORT_TERMS]);
+            outcome = connect_once(&all[which], &mine[turn % SHORT_TERMS], place);
             me->attempts++;
             if (outcome == DONE || !come_again || outcome == REFUSED || now_ns() - at > GIVE_UP_S * 1000000000ull)
                 break;
@@ -112,7 +117,7 @@ int main(int argc, char **argv) {
     int option;
     static const struct option options[] = {
         {"threads", 1, NULL, 't'}, {"warmup", 1, NULL, 'w'}, {"seconds", 1, NULL, 's'}, {"source", 1, NULL, 'a'},
-        {"pause", 1, NULL, 'p'}, {"again", 0, NULL, 'g'}, {NULL, 0, NULL, 0},
+        {"sources", 1, NULL, 'n'}, {"pause", 1, NULL, 'p'}, {"again", 0, NULL, 'g'}, {NULL, 0, NULL, 0},
     };
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
@@ -123,8 +128,10 @@ int main(int argc, char **argv) {
             source.sin_family = AF_INET;
             if (inet_pton(AF_INET, optarg, &source.sin_addr) != 1)
                 die_of("--source is an IPv4 address");
-            from = &source;
+            if (source_count == 0)
+                source_count = 1;
             break;
+        case 'n': source_count = (uint32_t)atoi(optarg); break;
         case 'p': pause_s = atof(optarg); break;
         case 'g': come_again = 1; break;
         default: return 2;
@@ -135,7 +142,7 @@ int main(int argc, char **argv) {
     while (mechanism < 3 && strcmp(wanted, names[mechanism]) != 0)
         mechanism++;
     if (mechanism == 3 || argc - optind != (mechanism == NULL_ ? 2 : 3) || thread_count < 1
-        || thread_count > MAX_THREADS) {
+        || thread_count > MAX_THREADS || (source_count > 0) != (source.sin_family == AF_INET)) {
         fprintf(stderr, "usage: shakes [OPTION]... PORT null|plain|curve [CREDENTIALS]; see its source\n");
         return 2;
     }

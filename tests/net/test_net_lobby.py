@@ -25,8 +25,9 @@ class Door:
 
     def on_credentials(self, peer: Peer, credentials: CredentialsLike) -> None: ...
 
-    def on_early_octets(self, peer: Peer, count: int) -> bool:
-        return True
+    def on_early_octets(self, peer: Peer, count: int) -> None: ...
+
+    def on_answered(self, peer: Peer) -> None: ...
 
     def on_ready(self, peer: Peer) -> None: ...
 
@@ -106,6 +107,22 @@ async def test_when_it_is_full_the_oldest_leaves() -> None:
     assert door.lobby.in_handshake == 2
     door.lobby.close()
     assert not door.lobby.make_room()
+
+
+async def test_where_somebody_came_in_from_is_known_for_a_while() -> None:
+    """The newest sources are remembered, as many as the bound says, and a failure forgets its own."""
+    door = Door(known_sources=2)
+    peers = []
+    for number in range(3):
+        peer = door.come(tcp_source(f"192.0.2.{number}"))
+        assert peer
+        door.lobby.let_in(peer)
+        peers.append(peer)
+    assert [door.lobby.knows(tcp_source(f"192.0.2.{number}")) for number in range(4)] == [False, True, True, False]
+    door.lobby.forget(peers[2])
+    assert not door.lobby.knows(tcp_source("192.0.2.2"))
+    for peer in peers:
+        peer.abort()
 
 
 def test_a_loop_is_made_with_or_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:

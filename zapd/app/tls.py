@@ -70,12 +70,13 @@ class TlsFront:
         for shaking in list(self._under_way):
             self._end(shaking)
 
-    def _newcomer(self, _listener: Listener, connection: socket.socket, _address: object) -> None:
+    def _newcomer(self, _listener: Listener, connection: socket.socket, _address: object) -> bool:
         if len(self._under_way) >= HANDSHAKES:
             self._end(next(iter(self._under_way)))
         shaking = asyncio.create_task(self._shake(connection), name="zapd-tls")
         self._under_way[shaking] = connection
         shaking.add_done_callback(lambda done: self._under_way.pop(done, None))
+        return True
 
     def _end(self, shaking: asyncio.Task[None]) -> None:
         connection = self._under_way.pop(shaking)

@@ -46,6 +46,7 @@ def net_limits(limits: LimitsSection) -> NetLimits:
         handshakes=limits.handshakes_total,
         handshakes_start=limits.handshakes_start,
         handshakes_spared=limits.handshakes_spared,
+        known_sources=limits.known_sources,
         handshakes_per_ipv4=limits.handshakes_per_source,
         handshakes_per_ipv6_64=limits.handshakes_per_source,
         handshakes_per_ipv6_48=limits.handshakes_per_site,

@@ -46,6 +46,9 @@ class LimitsSection(BaseModel):
     is."""
     handshakes_spared: CountOrNone = 8
     """A source with fewer than this in handshake is spared the dropping at random: it is not the flood."""
+    known_sources: Count = 4096
+    """Sources remembered for a handshake that was completed lately: their newcomers are not sent away in a flood,
+    and come first. One more forgets the oldest."""
     handshakes_per_source: Count = 64
     """Connections in handshake from one IPv4 address, one IPv6 /64, or one user over ipc."""
     handshakes_per_site: Count = 256
@@ -53,7 +56,8 @@ class LimitsSection(BaseModel):
     handshake_memory: Size = 16 * MiB
     """What all connections in handshake may have sent; beyond it the oldest are closed."""
     handshake_steps: Count = 8
-    """Reads of strangers handled in one turn of the loop; the others wait while established peers are served."""
+    """Reads of strangers handled in one turn of the loop; the others wait while established peers are served.
+    While newcomers wait longer than 10 ms, a share of those who come is sent away at once."""
     hold_min: Duration = 1.0
     """A connection that got 300 stays open and silent for a random time from this …"""
     hold_max: Duration = 5.0
@@ -62,7 +66,7 @@ class LimitsSection(BaseModel):
     """Connections held silent; one more closes the oldest of them early."""
     linger: Duration = 1.0
     """How long a refused peer may take to read its ERROR, and a closing one what is left."""
-    backlog: Count = 1024
+    backlog: Count = 4096
     """Connections that the kernel queues before they are accepted."""
     accept_batch: Count = 16
     """Newcomers taken at a time, between which established peers are served."""

@@ -97,6 +97,7 @@ class Dealer:
         self._engine_limits = engine_limits
         self._server_uids = server_uids
         self._peer: Peer | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._lost: asyncio.Event | None = None
         self._up: asyncio.Event | None = None
@@ -197,6 +198,7 @@ class Dealer:
             self._peer = Peer(
                 connection, self, self._deliver, self._limits.peer, loop, remote_address=str(address)
             )
+            self._deadline = loop.call_later(self._limits.peer.handshake_deadline, self._peer.too_late)
             return self._peer
 
         if isinstance(address, IpcAddress):
@@ -227,12 +229,15 @@ class Dealer:
         """A client judges nobody; a server that asks for it is trusted by its key or its address."""
         peer.admit()
 
-    def on_early_octets(self, peer: Peer, count: int) -> bool:
+    def on_early_octets(self, peer: Peer, count: int) -> None:
         """One connection is bounded by its engine."""
-        return True
+
+    def on_answered(self, peer: Peer) -> None:
+        """Nobody is served before it."""
 
     def on_ready(self, peer: Peer) -> None:
         """Connected."""
+        self._end_deadline()
         if self._up is not None:
             self._up.set()
         if self._on_up is not None:
@@ -240,8 +245,14 @@ class Dealer:
 
     def on_ended(self, peer: Peer) -> None:
         """Connected no more."""
+        self._end_deadline()
         if self._up is not None:
             self._up.clear()
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def on_lost(self, peer: Peer) -> None:
         """The keeper goes on."""

@@ -11,12 +11,16 @@ import asyncio
 from typing import Protocol
 
 from zapd.net.limits import PeerLimits
+from zapd.net.waits import Waits
 
 _SHORTEST_WAIT = 0.01
 
 
 class Beating(Protocol):
     """What a heartbeat needs of the connection it watches."""
+
+    heard_at: float
+    """When the last octets came, in the loop's time."""
 
     @property
     def reading(self) -> bool:
@@ -31,11 +35,17 @@ class Beating(Protocol):
 class Heartbeat:
     """One peer's. `start` when the handshake is over, `stop` at the end."""
 
-    __slots__ = ("_answers", "_limits", "_loop", "_peer", "_pinged_at", "_running", "_timer", "_ttl", "heard_at")
+    __slots__ = ("_answers", "_first", "_limits", "_loop", "_peer", "_pinged_at", "_running", "_timer", "_ttl")
 
-    def __init__(self, peer: Beating, limits: PeerLimits, loop: asyncio.AbstractEventLoop) -> None:
-        self.heard_at = 0.0
-        """When the last octets came, in the loop's time; the owner's to set."""
+    def __init__(
+        self,
+        peer: Beating,
+        limits: PeerLimits,
+        loop: asyncio.AbstractEventLoop,
+        first: Waits[Heartbeat] | None = None,
+    ) -> None:
+        """``first``: where the first beat is waited for, with those of many others; see `beat`."""
+        self._first = first
         self._peer = peer
         self._limits = limits
         self._loop = loop
@@ -53,11 +63,16 @@ class Heartbeat:
     def start(self) -> None:
         """Watch, from now on."""
         self._running = True
-        self._beat()
+        if self._first is None:
+            self.beat()
+        else:
+            self._first.add(self)
 
     def stop(self) -> None:
         """Watch no more."""
         self._running = False
+        if self._first is not None:
+            self._first.discard(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -67,22 +82,23 @@ class Heartbeat:
         self._answers = True
         if ttl != self._ttl and self._running:
             self._ttl = ttl
-            self._beat()
+            self.beat()
 
     def answered(self) -> None:
         """The peer sent PONG."""
         self._answers = True
         self._pinged_at = 0.0  # not by comparing times: a near peer answers within the clock's grain
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
         """Ask a silent peer for a sign of life, end one that gave none, come back when the next is due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         limits, now = self._limits, self._loop.time()
-        if not self._peer.reading:  # it may have spoken: we do not listen
-            self.heard_at = now
-        heard = self.heard_at
+        peer = self._peer
+        if not peer.reading:  # it may have spoken: we do not listen
+            peer.heard_at = now
+        heard = peer.heard_at
         due: list[float] = []
         if self._ttl:
             due.append(heard + self._ttl)
@@ -90,7 +106,7 @@ class Heartbeat:
             waiting = self._pinged_at >= heard
             if not waiting and now >= heard + limits.ping_after:
                 self._pinged_at, waiting = now, True
-                self._peer.send_ping()
+                peer.send_ping()
             if not waiting:
                 due.append(heard + limits.ping_after)
             elif self._answers:
@@ -101,6 +117,6 @@ class Heartbeat:
             return
         wait = min(due) - now
         if wait <= 0:
-            self._peer.missed_heartbeat()
+            peer.missed_heartbeat()
         else:
-            self._timer = self._loop.call_later(max(wait, _SHORTEST_WAIT), self._beat)
+            self._timer = self._loop.call_later(max(wait, _SHORTEST_WAIT), self.beat)

@@ -55,6 +55,9 @@ class NetLimits:
     """From here on newcomers are dropped at random, more often the nearer ``handshakes`` is."""
     handshakes_spared: int = 8
     """A source with fewer than this in handshake is spared that: it is not the flood."""
+    known_sources: int = 4096
+    """Sources remembered for a handshake that was completed lately: their newcomers are not sent away in a flood,
+    and come first. One more forgets the oldest."""
     handshakes_per_ipv4: int = 64
     """Connections in handshake from one IPv4 address, and from one uid over ipc."""
     handshakes_per_ipv6_64: int = 64
@@ -65,11 +68,11 @@ class NetLimits:
     oldest are closed."""
     handshake_steps: int = 8
     """Reads of strangers that are handled in one turn of the loop; the others wait while established peers are
-    served (R2)."""
+    served (R2). While they wait too long, a share of the newcomers is sent away at once."""
     held: int = 4096
     """Connections held silent after a 300, or open until an ERROR has been read; one more closes the oldest of
     them early."""
-    backlog: int = 1024
+    backlog: int = 4096
     """Connections that the kernel queues before they are accepted."""
     accept_batch: int = 16
     """Newcomers taken at a time, between which established peers are served."""
@@ -92,6 +95,8 @@ class NetCounters:
     """Closed at once: its source has too many in handshake."""
     refused_early: int = 0
     """Closed at once: random early drop."""
+    refused_busy: int = 0
+    """Closed at once: handshakes wait too long, so a share of the newcomers is sent away."""
     refused_uid: int = 0
     """Closed at once: an ipc peer of a uid that may not connect."""
     evicted_handshakes: int = 0

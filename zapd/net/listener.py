@@ -18,6 +18,9 @@ from zapd.net.sockets import file_identity, remove_ipc
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 REST = 0.1
 """Seconds without accepting after the system had no descriptor left."""
+_SENT_AWAY = 4
+"""Newcomers that are sent away at once count one in so many: they cost little. Were they left in the kernel's
+queue, that would overflow, and honest clients would wait a second for their next SYN."""
 
 
 class Entrance:
@@ -39,21 +42,22 @@ class Entrance:
 
 
 class Listener(Entrance):
-    """Takes connections and hands each to ``newcomer(listener, socket, socket address)``."""
+    """Takes connections and hands each to ``newcomer(listener, socket, socket address)``, which says whether it
+    came in or was sent away."""
 
     def __init__(
         self,
         sock: socket.socket,
         address: Address,
         loop: asyncio.AbstractEventLoop,
-        newcomer: Callable[[Listener, socket.socket, object], None],
+        newcomer: Callable[[Listener, socket.socket, object], bool],
         failed: Callable[[Listener, bool], None],
         *,
         name: str = "",
         batch: int = 16,
     ) -> None:
-        """``failed`` is called when a newcomer could not be taken: with True for want of a descriptor, with
-        False for another error of the system."""
+        """At most ``batch`` come in in one turn of the loop. ``failed`` is called when a newcomer could not be
+        taken: with True for want of a descriptor, with False for another error of the system."""
         super().__init__(address, name)
         self._sock = sock
         self._loop = loop
@@ -98,9 +102,8 @@ class Listener(Entrance):
         self.resume()
 
     def _acceptable(self) -> None:
-        for _ in range(self._batch):
-            if not self._accepting:
-                return
+        left = self._batch * _SENT_AWAY
+        while left > 0 and self._accepting:
             try:
                 sock, sockaddr = self._sock.accept()
             except (BlockingIOError, InterruptedError):
@@ -111,6 +114,7 @@ class Listener(Entrance):
                     self._failed(self, True)
                     return
                 self._failed(self, False)  # that newcomer went away, or was ill; the next may be well
+                left -= _SENT_AWAY
                 continue
             sock.setblocking(False)
-            self._newcomer(self, sock, sockaddr)
+            left -= _SENT_AWAY if self._newcomer(self, sock, sockaddr) else 1

@@ -3,7 +3,8 @@
 Two rooms. In *handshake* are strangers, bounded in all, for each source, and by what they have sent. *Held* are
 those that were answered 300 and wait in silence, and for a moment those that were refused and read their ERROR.
 Strangers are cheap to replace (a legitimate one needs milliseconds, a hostile one stays as long as it may), so it
-is always the oldest that leaves. Established peers never stand here.
+is always the oldest that leaves, and each when its time is over. Established peers never stand here; but the lobby
+remembers from where they came lately, because such an address is no part of a flood.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from zapd.net.ending import Ending
 from zapd.net.limits import NetCounters, NetLimits
 from zapd.net.peer import Peer
+from zapd.net.waits import Waits
 
 _random = random.SystemRandom()
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -50,7 +52,8 @@ class Lobby:
         self._limits = limits
         self._counters = counters
         self._chance = chance
-        self._strangers: dict[Peer, None] = {}  # oldest first
+        self._strangers: Waits[Peer] = Waits(limits.peer.handshake_deadline, self._end_late)
+        self._known: dict[bytes, None] = {}  # by their last good handshake, oldest first
         self._held: dict[Peer, None] = {}
         self._sources: dict[bytes, int] = {}
         self._octets = 0
@@ -58,6 +61,7 @@ class Lobby:
     def set_limits(self, limits: NetLimits) -> None:
         """Keep these bounds from now on; nobody who is in is sent away for them."""
         self._limits = limits
+        self._strangers.seconds = limits.peer.handshake_deadline
 
     @property
     def in_handshake(self) -> int:
@@ -71,6 +75,10 @@ class Lobby:
     def octets(self) -> int:
         """What strangers have sent, all together."""
         return self._octets
+
+    def knows(self, source: tuple[bytes, ...]) -> bool:
+        """Whether a handshake from there was completed lately, and none has failed since."""
+        return source[0] in self._known
 
     def has_place(self, source: tuple[bytes, ...]) -> bool:
         """Whether a newcomer from there may enter; counts the refusal when not."""
@@ -93,7 +101,7 @@ class Lobby:
         """A newcomer; the oldest stranger leaves when there are too many."""
         if len(self._strangers) >= self._limits.handshakes:
             self._evict(next(iter(self._strangers)))
-        self._strangers[peer] = None
+        self._strangers.add(peer)
         for key in peer.source:
             self._sources[key] = self._sources.get(key, 0) + 1
 
@@ -103,11 +111,25 @@ class Lobby:
         while self._octets > self._limits.handshake_octets and self._strangers:
             self._evict(next(iter(self._strangers)))
 
+    def let_in(self, peer: Peer) -> None:
+        """It is a stranger no more, and its source is known for a while."""
+        self.leave(peer)
+        source = peer.source[0]
+        self._known.pop(source, None)
+        self._known[source] = None
+        if len(self._known) > self._limits.known_sources:
+            del self._known[next(iter(self._known))]
+
+    def forget(self, peer: Peer) -> None:
+        """Its handshake came to nothing: its source is known no more."""
+        self._known.pop(peer.source[0], None)
+
     def leave(self, peer: Peer) -> None:
         """It is a stranger no more: let in, refused or gone. Twice does no harm."""
-        if peer not in self._strangers:
-            return
-        del self._strangers[peer]
+        if self._strangers.discard(peer):
+            self._gone(peer)
+
+    def _gone(self, peer: Peer) -> None:
         self._octets -= peer.early_octets
         for key in peer.source:
             left = self._sources[key] - 1
@@ -141,6 +163,7 @@ class Lobby:
         """Close everybody in here."""
         for peer in [*self._held, *self._strangers]:
             peer.abort()
+        self._strangers.clear()
 
     def _bound(self, key: bytes) -> int:
         kind = key[:1]
@@ -149,6 +172,10 @@ class Lobby:
         if kind == _IPV6_48:
             return self._limits.handshakes_per_ipv6_48
         return self._limits.handshakes_per_ipv4
+
+    def _end_late(self, peer: Peer) -> None:
+        self._gone(peer)
+        peer.too_late()
 
     def _evict(self, peer: Peer) -> None:
         self._counters.evicted_handshakes += 1

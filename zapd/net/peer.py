@@ -20,6 +20,8 @@ from typing import Protocol, cast
 from zapd.net.ending import Ending
 from zapd.net.heartbeat import Heartbeat
 from zapd.net.limits import PeerLimits
+from zapd.net.transport import SocketTransport, Watch
+from zapd.net.waits import Waits
 from zapd.zap import Status
 from zapd.zmtp.connection import Connection
 from zapd.zmtp.events import (
@@ -53,8 +55,11 @@ class Owner(Protocol):
     def on_credentials(self, peer: Peer, credentials: CredentialsLike) -> None:
         """Decide, now or later, with `Peer.admit` or `Peer.refuse`."""
 
-    def on_early_octets(self, peer: Peer, count: int) -> bool:
-        """So many octets came before the handshake was over. False: they wait until `Peer.go_on`."""
+    def on_early_octets(self, peer: Peer, count: int) -> None:
+        """So many octets came before the handshake was over. They are handled next, unless this ends the peer."""
+
+    def on_answered(self, peer: Peer) -> None:
+        """The engine has answered a command of the handshake, and waits for the next."""
 
     def on_ready(self, peer: Peer) -> None:
         """The handshake is over."""
@@ -70,10 +75,10 @@ class Peer(asyncio.Protocol):
     """One connection of a router or a dealer."""
 
     __slots__ = (
+        "_beats",
         "_connection",
         "_corked",
         "_deliver",
-        "_early",
         "_flushing",
         "_heartbeat",
         "_limits",
@@ -89,6 +94,7 @@ class Peer(asyncio.Protocol):
         "context",
         "early_octets",
         "ending",
+        "heard_at",
         "identity",
         "listener",
         "metadata",
@@ -112,8 +118,10 @@ class Peer(asyncio.Protocol):
         remote_address: str,
         listener: object = None,
         source: tuple[bytes, ...] = (),
+        beats: Waits[Heartbeat] | None = None,
     ) -> None:
-        """The handshake's deadline starts now. ``source`` is the owner's note of where the peer comes from."""
+        """``source`` is the owner's note of where the peer comes from. The handshake's deadline is the owner's to
+        keep, with `too_late`. ``beats``: where first heartbeats of many peers are waited for."""
         self.remote_address = remote_address
         """As ZAP writes it: numeric, no port; ``localhost:uid:gid:pid`` over ipc."""
         self.listener = listener
@@ -130,6 +138,8 @@ class Peer(asyncio.Protocol):
         self.context: object = None
         """The owner's own; nothing here looks at it."""
         self.early_octets = 0
+        self.heard_at = 0.0
+        """When its last octets came, in the loop's time."""
         self.ending: Ending | None = None
         self.reason = ""
         """For logs, without secrets: why it ended."""
@@ -148,10 +158,10 @@ class Peer(asyncio.Protocol):
         self._corked = False
         self._flushing = False
         self._reading = True
-        self._early = b""
-        self._heartbeat = Heartbeat(self, limits, loop)
+        self._beats = beats
+        self._heartbeat: Heartbeat | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._timer: asyncio.TimerHandle | None = loop.call_later(limits.handshake_deadline, self._too_late)
+        self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Peer {self.remote_address} {self.ending or self._state.name.lower()}>"
@@ -223,13 +233,15 @@ class Peer(asyncio.Protocol):
             self._end(Ending.REFUSED, "refused", status)
             self._linger(last_words)
 
-    def go_on(self) -> None:
-        """Handle what waited since `Owner.on_early_octets` said no."""
-        data, self._early = self._early, b""
-        if self._connection is not None and data:
-            self._connection.receive_data(data)
-            self._pump()
-            self._let_read()
+    def too_late(self) -> None:
+        """Its handshake should be over by now. Nothing happens when it is."""
+        if self._state is _State.HANDSHAKE or self._state is _State.ASKING:
+            self.abort(Ending.DEADLINE, "the handshake was not over in time")
+
+    def move_to(self, watch: Watch) -> None:
+        """Have its socket watched there, if it is one of ours to watch."""
+        if isinstance(self._transport, SocketTransport):
+            self._transport.move_to(watch)
 
     def close(self, reason: str = "closed by us") -> None:
         """Send what is queued, then close; the peer has ``linger`` seconds to read it."""
@@ -265,10 +277,10 @@ class Peer(asyncio.Protocol):
         connection = self._connection
         if connection is None:
             return
-        self._heartbeat.heard_at = self._now()
         if self._state is not _READY:
             self._early_data(connection, data)
             return
+        self.heard_at = self._now()
         connection.receive_data(data)
         self._corked = True
         for event in connection.events():
@@ -313,15 +325,11 @@ class Peer(asyncio.Protocol):
 
     def _early_data(self, connection: Connection, data: bytes) -> None:
         self.early_octets += len(data)
-        now = self._owner.on_early_octets(self, len(data))
+        self._owner.on_early_octets(self, len(data))
         if self._connection is None:  # it has just been dropped to make room
             return
-        if now:
-            connection.receive_data(data)
-            self._pump()
-        else:
-            self._early += data
-            self._stop_reading()
+        connection.receive_data(data)
+        self._pump()
 
     def _pump(self) -> None:
         connection = self._connection
@@ -337,7 +345,11 @@ class Peer(asyncio.Protocol):
                 if self._connection is None:
                     return
         self._corked = False
-        self._write(connection.data_to_send())
+        out = connection.data_to_send()
+        if out:
+            self._write(out)
+            if self._state is _State.HANDSHAKE:
+                self._owner.on_answered(self)
 
     def _take(self, event: Event) -> None:
         match event:
@@ -349,9 +361,11 @@ class Peer(asyncio.Protocol):
             case HandshakeCompleted():
                 self._completed(event)
             case PingReceived():
-                self._heartbeat.pinged(event.ttl)
+                if self._heartbeat is not None:
+                    self._heartbeat.pinged(event.ttl)
             case PongReceived():
-                self._heartbeat.answered()
+                if self._heartbeat is not None:
+                    self._heartbeat.answered()
             case ConnectionFailed():
                 self._failed(event)
             case ConnectionClosed():
@@ -361,12 +375,11 @@ class Peer(asyncio.Protocol):
                 pass  # a subscription means nothing to the socket types here
 
     def _completed(self, event: HandshakeCompleted) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self.socket_type = event.socket_type
         self.identity = event.identity
         self._state = _READY
+        self.heard_at = self._now()
+        self._heartbeat = Heartbeat(self, self._limits, self._loop, self._beats)
         self._heartbeat.start()
         self._owner.on_ready(self)
 
@@ -403,15 +416,12 @@ class Peer(asyncio.Protocol):
         """Read again, unless something else still forbids it."""
         if self._reading or self._transport is None or self._transport.is_closing():
             return
-        if self._stall_timer or self._early or self._state is _State.ASKING or self.ending is Ending.HELD:
+        if self._stall_timer or self._state is _State.ASKING or self.ending is Ending.HELD:
             return
         self._reading = True
         self._transport.resume_reading()
 
     # Time
-
-    def _too_late(self) -> None:
-        self.abort(Ending.DEADLINE, "the handshake was not over in time")
 
     def _unread(self) -> None:
         self.abort(Ending.UNREAD, "the peer does not read what it is sent")
@@ -440,7 +450,6 @@ class Peer(asyncio.Protocol):
         self.was_ready = self._state is _READY
         self._state = _State.ENDED
         self._connection = None
-        self._early = b""
         self.ending, self.reason, self.status = ending, reason, status
         self._cancel_timers()
         self._owner.on_ended(self)
@@ -463,8 +472,11 @@ class Peer(asyncio.Protocol):
                 self._timer = self._loop.call_later(self._limits.linger, self.abort)
 
     def _cancel_timers(self) -> None:
-        self._heartbeat.stop()
-        for timer in (self._timer, self._stall_timer):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._stall_timer = None
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None

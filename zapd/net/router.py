@@ -31,12 +31,15 @@ from zapd.net.address import (
 )
 from zapd.net.admission import Admission, Question
 from zapd.net.ending import Ending
-from zapd.net.limits import NetCounters, NetLimits
+from zapd.net.heartbeat import Heartbeat
+from zapd.net.limits import NetCounters, NetLimits, PeerLimits
 from zapd.net.listener import REST, Entrance, Listener
 from zapd.net.lobby import Lobby, ipc_source, tcp_source
 from zapd.net.pace import Pace
 from zapd.net.peer import Peer
 from zapd.net.sockets import listen_ipc, listen_tcp
+from zapd.net.transport import SocketTransport, Watch
+from zapd.net.waits import Waits
 from zapd.zap import Status, ZapReply
 from zapd.zmtp.connection import Connection
 from zapd.zmtp.handshake import CredentialsLike, Mechanism
@@ -47,6 +50,9 @@ _LAST_TURNS = 1.0
 
 _MAY_STAY = frozenset({Ending.HELD, Ending.REFUSED, Ending.PROTOCOL})
 """Strangers whose connection outlives its end for a while: in silence, or to have its ERROR read."""
+
+_BAD = frozenset({Ending.DEADLINE, Ending.REFUSED, Ending.PROTOCOL})
+"""What an honest client's handshake does not end with."""
 
 OnMessages = Callable[[Peer, Sequence[list[bytes]]], None]
 
@@ -100,6 +106,9 @@ class Router:
         """Who is admitted and connected."""
         self.lobby = Lobby(self.limits, self.counters)
         self._pace = Pace(self.limits.handshake_steps)
+        self._established = Watch()
+        self._beats = _beats(self.limits.peer)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._on_messages = on_messages
         self._on_ready = on_ready
         self._on_gone = on_gone
@@ -108,7 +117,6 @@ class Router:
         self._questions: dict[Peer, Question] = {}
         self._open: set[Peer] = set()
         """Every connection that holds a descriptor."""
-        self._connecting: set[asyncio.Task[None]] = set()
         self._most = self.limits.connections or _descriptors() - self.limits.descriptors_reserved
         self._suppressed = 0
         self._report_after = 0.0
@@ -154,7 +162,7 @@ class Router:
         listener = Listener(
             sock,
             bound,
-            asyncio.get_running_loop(),
+            self._begin(),
             self._newcomer,
             self._accept_failed,
             name=name,
@@ -176,6 +184,7 @@ class Router:
     ) -> Callable[[socket.socket], None]:
         """What to call with each connection, non-blocking, that another process accepts for us at ``address``.
         The rest is as for `listen`."""
+        self._begin()
         entrance = Entrance(address, name)
         self._listeners[entrance] = _door(mechanism, admission, socket_type, limits, uids)
 
@@ -193,6 +202,7 @@ class Router:
     def set_limits(self, limits: NetLimits) -> None:
         """Keep these bounds for everybody who comes from now on. ``connections`` and ``backlog`` stay."""
         self.limits = limits
+        self._beats = _beats(limits.peer)
         self.lobby.set_limits(limits)
         self._pace.set_steps(limits.handshake_steps)
 
@@ -212,6 +222,21 @@ class Router:
         for peer in list(self._open):
             peer.abort()
         await self._wait_until_empty(_LAST_TURNS)
+        self.lobby.close()
+        self._pace.close()
+        if self._loop is not None:
+            self._loop.remove_reader(self._established.fileno())
+        self._loop = None
+        self._established.close()
+
+    def _begin(self) -> asyncio.AbstractEventLoop:
+        """The loop that runs, with all watches in it."""
+        loop = self._loop
+        if loop is None:
+            self._loop = loop = asyncio.get_running_loop()
+            self._pace.open(loop)
+            loop.add_reader(self._established.fileno(), self._established.serve)
+        return loop
 
     async def _wait_until_empty(self, within: float) -> None:
         if self._open:
@@ -221,7 +246,8 @@ class Router:
 
     # Newcomers
 
-    def _newcomer(self, listener: Entrance, sock: socket.socket, sockaddr: object) -> None:
+    def _newcomer(self, listener: Entrance, sock: socket.socket, sockaddr: object) -> bool:
+        """Let a newcomer into the lobby, or send it away; whether it came in."""
         self.counters.accepted += 1
         door = self._listeners[listener]
         try:
@@ -229,16 +255,17 @@ class Router:
         except OSError:  # it is gone already
             self.counters.accept_errors += 1
             sock.close()
-            return
-        if not welcome or not self.lobby.has_place(source):
+            return False
+        known = self.lobby.knows(source)
+        if not (welcome and self._has_place(source, known)):
             sock.close()
-            return
+            return False
         if len(self._open) >= self._most and not self.lobby.make_room():
             # Nobody but admitted peers: the newcomer waits its turn in the kernel's queue next time.
             sock.close()
             listener.pause(REST)
-            return
-        loop = asyncio.get_running_loop()
+            return False
+        loop = self._begin()
         try:
             connection = Connection(door.mechanism(), door.socket_type, limits=door.limits)
         except BaseException:
@@ -253,12 +280,19 @@ class Router:
             remote_address=remote_address,
             listener=listener,
             source=source,
+            beats=self._beats,
         )
         self._open.add(peer)
         self.lobby.enter(peer)
-        task = loop.create_task(self._attach(peer, sock))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        SocketTransport(sock, peer, self._pace.watch(nearly_in=known), loop)
+        return True
+
+    def _has_place(self, source: tuple[bytes, ...], known: bool) -> bool:
+        """Whether a newcomer from there may try now; counts why not."""
+        if not known and self._pace.sends_away():
+            self.counters.refused_busy += 1
+            return False
+        return self.lobby.has_place(source)
 
     def _identify(
         self, listener: Entrance, sock: socket.socket, sockaddr: object, door: _Door
@@ -272,15 +306,6 @@ class Router:
         if not welcome:
             self.counters.refused_uid += 1
         return credential_address(uid, gid, pid), ipc_source(uid), welcome
-
-    async def _attach(self, peer: Peer, sock: socket.socket) -> None:
-        """Give the socket to the loop. Once for a connection, never for a message."""
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: peer, sock)
-        except OSError:
-            self.counters.accept_errors += 1
-            sock.close()
-            peer.connection_lost(None)
 
     def _accept_failed(self, listener: Listener, no_descriptor: bool) -> None:
         if not no_descriptor:
@@ -315,17 +340,21 @@ class Router:
         if question is not None:
             self._questions[peer] = question
 
-    def on_early_octets(self, peer: Peer, count: int) -> bool:
-        """Strangers' octets are bounded all together, and so is their work in one turn."""
+    def on_early_octets(self, peer: Peer, count: int) -> None:
+        """Strangers' octets are bounded all together."""
         self.lobby.add_octets(count)
-        return self._pace.may_go_on(peer)
+
+    def on_answered(self, peer: Peer) -> None:
+        """It is nearly in, and comes before newcomers from now on."""
+        peer.move_to(self._pace.watch(nearly_in=True))
 
     def on_ready(self, peer: Peer) -> None:
         """From stranger to peer, if the admission was asked."""
-        self.lobby.leave(peer)
         if not peer.admitted and self._listeners[cast(Entrance, peer.listener)].admission is not None:
             peer.abort(Ending.PROTOCOL, "this listener's mechanism asks nobody: give it a server's side")
             return
+        self.lobby.let_in(peer)
+        peer.move_to(self._established)
         self.counters.handshakes_ok += 1
         self.peers.add(peer)
         if self._on_ready is not None:
@@ -341,6 +370,8 @@ class Router:
             self.peers.discard(peer)
         else:
             self.lobby.leave(peer)
+            if peer.ending in _BAD:
+                self.lobby.forget(peer)
             if peer.ending in _MAY_STAY:
                 self.lobby.hold(peer)
         self._count(peer)
@@ -388,6 +419,11 @@ class Router:
         suppressed, self._suppressed = self._suppressed, 0
         name = cast(Entrance, peer.listener).name
         self._on_failure(Failure(name, peer.remote_address, peer.ending, peer.reason, peer.status, suppressed))
+
+
+def _beats(limits: PeerLimits) -> Waits[Heartbeat] | None:
+    """Where the first heartbeats of all who come under these bounds are waited for, if there are any."""
+    return Waits(limits.ping_after, Heartbeat.beat) if limits.ping_after else None
 
 
 def _door(

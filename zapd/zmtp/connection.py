@@ -320,7 +320,7 @@ class Connection:
         decoder = ClearDecoder(self._limits) if cipher is None else SealedDecoder(self._limits, cipher)
         self._decoder = decoder
         self._move(Move.COMPLETE)
-        self._events.append(HandshakeCompleted(peer.socket_type, peer.identity, peer.others))
+        self._events.append(HandshakeCompleted(peer.socket_type, peer.identity, dict(peer.others)))
         if rest:
             self._receive_traffic(decoder, rest)
 

@@ -20,6 +20,7 @@ in this house, and so none to downgrade to.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from zapd.zmtp.handshake import PeerError
 
@@ -53,11 +54,13 @@ class Greeting:
         return (self.major, self.minor) >= (3, 1)
 
 
+@lru_cache(64)
 def mechanism_field(name: str) -> bytes:
     """A mechanism's name as the greeting carries it: 20 octets, zero padded."""
     return name.encode("ascii").ljust(_MECHANISM_SIZE, b"\0")
 
 
+@lru_cache(64)
 def encode_greeting(mechanism: str, *, as_server: bool) -> bytes:
     """All 64 octets. libzmq holds most of its own back until it has read 11 of ours, so send them at once."""
     head = _SIGNATURE + bytes(VERSION) + mechanism_field(mechanism) + bytes((as_server,))
@@ -79,7 +82,13 @@ def parse_greeting(data: bytes | bytearray) -> Greeting | None:
         raise PeerError("not ZMTP 3: a peer of ZMTP 2.0")
     if size < GREETING_SIZE:
         return None
-    return Greeting(data[10], data[11], bytes(data[12:32]), data[32] != 0)
+    return _whole_greeting(bytes(data[:GREETING_SIZE]))
+
+
+@lru_cache(256)
+def _whole_greeting(data: bytes) -> Greeting:
+    """There are few kinds of peers, and each greets with the same octets every time."""
+    return Greeting(data[10], data[11], data[12:32], data[32] != 0)
 
 
 def printable(octets: bytes) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from zapd.errors import InvalidInput
@@ -62,11 +63,15 @@ def decode_properties(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str,
     Stricter than libzmq: an illegal or empty name, a name that comes twice, anything cut short and more than
     ``limits.properties`` raise `PeerError`. The caller has bounded the size of ``data``.
     """
+    return _decode(data, limits.properties)
+
+
+def _decode(data: bytes, most: int) -> dict[str, bytes]:
     properties: dict[str, bytes] = {}
     position, end = 0, len(data)
     while position < end:
-        if len(properties) == limits.properties:
-            raise PeerError(f"more than {limits.properties} metadata properties")
+        if len(properties) == most:
+            raise PeerError(f"more than {most} metadata properties")
         name_end = position + 1 + data[position]
         # Nothing here adds up a size that a peer announced before comparing it with what is there.
         if end - name_end < 4:
@@ -93,7 +98,7 @@ class PeerMetadata:
     socket_type: str
     """Empty when it named none, which libzmq accepts."""
     identity: bytes
-    others: dict[str, bytes]
+    others: tuple[tuple[str, bytes], ...]
     """Names in lower case, without the reserved ones."""
 
 
@@ -102,6 +107,12 @@ def own_metadata(socket_type: str, identity: bytes, properties: Iterable[tuple[s
 
     Raises `InvalidInput` for an unknown type and for an identity that the RFC or the type forbids.
     """
+    return _own_metadata(socket_type, identity, tuple(properties))
+
+
+@lru_cache(256)
+def _own_metadata(socket_type: str, identity: bytes, properties: tuple[tuple[str, bytes], ...]) -> bytes:
+    """A listener says the same to all who come."""
     if socket_type not in SOCKET_TYPES:
         raise InvalidInput(f"unknown socket type {socket_type!r}")
     _check_identity(socket_type, identity)
@@ -114,7 +125,13 @@ def own_metadata(socket_type: str, identity: bytes, properties: Iterable[tuple[s
 def read_metadata(data: bytes, limits: Limits) -> PeerMetadata:
     """The peer's metadata; `PeerError` for what is malformed. A Socket-Type nobody knows passes here and
     fails as an illegal pair."""
-    properties = decode_properties(data, limits)
+    if len(data) <= _REMEMBERED_SIZE:
+        return _remembered_metadata(data, limits.properties)
+    return _read_metadata(data, limits.properties)
+
+
+def _read_metadata(data: bytes, most: int) -> PeerMetadata:
+    properties = _decode(data, most)
     if properties.get("socket-type") == b"":
         raise PeerError("empty Socket-Type")
     socket_type = printable(properties.pop("socket-type", b""))
@@ -122,8 +139,13 @@ def read_metadata(data: bytes, limits: Limits) -> PeerMetadata:
     # RFC 37: "identity = 0*255OCTET", not beginning with zero: a ROUTER makes such names up itself.
     if len(identity) > MAX_IDENTITY or identity[:1] == b"\0":
         raise PeerError("illegal Identity: longer than 255 octets, or beginning with zero")
-    others = {name: value for name, value in properties.items() if name not in _RESERVED}
+    others = tuple((name, value) for name, value in properties.items() if name not in _RESERVED)
     return PeerMetadata(socket_type, identity, others)
+
+
+_REMEMBERED_SIZE: Final = 128
+_remembered_metadata = lru_cache(256)(_read_metadata)
+"""Most peers of a kind say the same octets of themselves. What was wrong is not remembered."""
 
 
 def _check_identity(socket_type: str, identity: bytes) -> None:

@@ -24,6 +24,8 @@ from zapd.errors import LocalProtocolError
 class State(Enum):
     """Where a connection stands."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and every move looks into a table
+
     GREETING = auto()
     """Fewer than 64 octets have come."""
     HANDSHAKE = auto()
@@ -40,6 +42,8 @@ class State(Enum):
 
 class Move(Enum):
     """What takes a connection from one state to the next."""
+
+    __hash__ = object.__hash__
 
     GREET = auto()
     ASK = auto()

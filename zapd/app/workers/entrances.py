@@ -90,11 +90,12 @@ class Entrances:
             for listener, section in zip(self._listeners, self._config.zap, strict=True)
         ]
 
-    def _newcomer(self, number: int) -> Callable[[Listener, socket.socket, object], None]:
-        def hand(listener: Listener, connection: socket.socket, _: object) -> None:
+    def _newcomer(self, number: int) -> Callable[[Listener, socket.socket, object], bool]:
+        def hand(listener: Listener, connection: socket.socket, _: object) -> bool:
             with connection:
                 if not self._hand(number, connection):
                     listener.pause(REST)
+            return True
 
         return hand
 
