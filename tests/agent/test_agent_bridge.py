@@ -18,6 +18,7 @@ import zapd.agent
 from zapd.agent import Agent, Endpoint
 from zapd.agent.bridge import COUNTERS, ZAP_ENDPOINT, Bridge
 from zapd.agent.upstream import distrust
+from zapd.zap import Status, ZapReply, reply_frames
 
 KEY = bytes(range(32))
 CURVE = [b"CURVE", KEY]
@@ -141,6 +142,25 @@ def test_gssapi_refusals_leave_in_the_form_libzmq_obeys(libzmq: Bench, central: 
     answer = libzmq(central.address).ask([b"GSSAPI", b"alice@EXAMPLE.ORG"])
     assert answer[2] == b"401"
     assert answer[4] == b""
+
+
+@pytest.mark.parametrize(("status", "counter"), [(Status.REFUSED, "refused"), (Status.TRY_AGAIN, "deferred")])
+def test_gssapi_refusals_are_held_until_the_deadline(
+    libzmq: Bench, central: Central, status: Status, counter: str
+) -> None:
+    """libzmq's client is back at once behind them; they are counted as what they are, and nothing that comes
+    behind one counts."""
+    refusal = reply_frames(ZapReply(status), b"1", "GSSAPI")
+    grant = reply_frames(ZapReply(Status.GRANTED, b"alice"), b"1", "GSSAPI")
+    central.script = lambda central, asked: [[*asked.envelope, *refusal], [*asked.envelope, *grant]]
+    one = libzmq(central.address)
+    started = time.monotonic()
+    answer = one.ask([b"GSSAPI", b"alice@EXAMPLE.ORG"])
+    assert time.monotonic() - started > DEADLINE / 2
+    assert answer == refusal
+    assert one.count(counter) == one.count("double") == 1
+    assert one.count("unanswered") == one.count("malformed_replies") == 0
+    assert len(central.asked) == 1
 
 
 def test_gssapi_without_zapd_is_refused_likewise(libzmq: Bench) -> None:

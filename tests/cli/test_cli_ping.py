@@ -80,16 +80,18 @@ def test_ping_asks_as_an_agent_does(tmp_path: Path, pair: tuple[bytes, bytes]) -
 
 
 def test_ping_asks_about_each_mechanism() -> None:
-    """Over NULL on loopback, about NULL, PLAIN with a password from standard input, and a named key."""
+    """Over NULL on loopback, about NULL, PLAIN with a password from standard input, a named key, a principal."""
     with libzmq_handler(None) as (endpoint, asked):
         run("ping", endpoint, "--mechanism", "NULL", "--address", "192.0.2.7")
         printed = run("ping", endpoint, "--mechanism", "PLAIN", "--username", "bob", text="hush\n")
         key = zmq.curve_keypair()[0].decode()
         run("ping", endpoint, "--key", key)
+        run("ping", endpoint, "--mechanism", "GSSAPI", "--principal", "ada@EXAMPLE.ORG")
     assert [parts[8:] for parts in asked] == [
         [b"NULL"],
         [b"PLAIN", b"bob", b"hush"],
         [b"CURVE", z85.decode(key)],
+        [b"GSSAPI", b"ada@EXAMPLE.ORG"],
     ]
     assert asked[0][6] == b"192.0.2.7"
     assert "hush" not in printed.stdout + printed.stderr
@@ -119,6 +121,7 @@ def test_ping_ends_when_no_answer_comes(tmp_path: Path) -> None:
         (["tcp://192.0.2.1:9027"], 2, "name the agent's file with --keys"),
         (["nonsense"], 1, "write tcp://host:port or ipc://path"),
         (["tcp://127.0.0.1:1", "--mechanism", "PLAIN"], 2, "PLAIN needs --username"),
+        (["tcp://127.0.0.1:1", "--mechanism", "GSSAPI"], 2, "GSSAPI needs --principal"),
         (["tcp://127.0.0.1:1", "--keys", "/nowhere/agent.key"], 2, "zapd agent enroll"),
         (["tcp://127.0.0.1:1", "--domain", "sn\x1bow"], 1, "printable ASCII"),
     ],

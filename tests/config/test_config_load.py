@@ -380,6 +380,7 @@ def test_a_backend_is_kept_as_its_table_says(write: Write) -> None:
         ('listen = "tcp://localhost.example:1"', "listens on a name"),
         ('listen = "udp://127.0.0.1:1"', "write tcp://host:port or ipc://path"),
         ('listen = "tcp://127.0.0.1:1"\ndomains = ["x"]', "CURVE endpoint has no domains"),
+        ('listen = "tcp://127.0.0.1:1"\nmechanisms = ["GSSAPI"]', "CURVE endpoint has no mechanisms"),
         ('listen = "ipc://z.sock"\nmechanism = "NULL"\ndomains = ["zapd.agents"]', "reserved"),
         ('listen = "tcp://127.0.0.1:1"\nmechanism = "GSSAPI"', "'NULL', 'PLAIN' or 'CURVE'"),
         ("listen = 1", "not a text"),

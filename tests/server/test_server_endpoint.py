@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support.server_fixtures import ALICE, BROKEN, SLOW, STRANGER, Connection, house, question
 
-from zapd.zap import Asker
+from zapd.auth.decision import Decision
+from zapd.zap import REFUSED, TRY_AGAIN, Asker, Status, ZapReply, ZapRequest
 
 EDGE = Asker("edge-1", ("orders",))
 
@@ -104,6 +105,10 @@ async def test_an_authority_that_raises_is_300(tmp_path: Path) -> None:
         ([b"", b"1.0", b"1", b"orders", b"::1", b"", b"HTTP", b"x"], b"400"),
         ([b"", b"1.0", b"1", b"ord\ners", b"::1", b"", b"CURVE", ALICE], b"400"),
         ([b"", b"1.0", b"1", b"orders", b"::1", b"", b"GSSAPI"], b"401"),
+        ([b"", b"1.0", b"1", b"orders", b"::1", b"", b"GSSAPI", b"x", b"y"], b"401"),
+        ([b"", b"1.0", b"1", b"orders", b"::1", b"", b"GSSAPI", b"ada\n@R"], b"401"),
+        ([b"", b"1.0", b"1", b"orders", b"::1", b"", b"GSSAPI", b"x" * 5000], b"401"),
+        ([b"", b"2.0", b"1", b"orders", b"::1", b"", b"GSSAPI", b"x"], b"401"),
     ],
 )
 async def test_a_malformed_question_gets_its_reaction_and_harms_nobody(
@@ -161,3 +166,50 @@ async def test_what_cannot_be_recorded_is_not_admitted(tmp_path: Path) -> None:
         zapd.endpoint.on_messages(peer, [question(ALICE)])
         assert peer.sent[0][3] == b"300"
         assert zapd.recorder.unrecorded >= 1
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed", "off"])
+async def test_for_gssapi_every_no_leaves_in_the_form_that_keeps_peers_out(tmp_path: Path, durability) -> None:
+    """Refused, deferred, our own bug, too much at once, late, draining, not recorded: 401 and no user id each, and
+    the record has the true status."""
+    gate = asyncio.Event()
+
+    async def decide(request: ZapRequest) -> Decision:
+        match request.credentials[0]:
+            case b"granted":
+                return Decision(ZapReply(Status.GRANTED, b"ada"), "granted", "ada")
+            case b"refused":
+                return Decision(REFUSED, "principal_denied", "ada")
+            case b"deferred":
+                return Decision(TRY_AGAIN, "no_account", "ada")
+            case b"slow":
+                await gate.wait()
+                return Decision(REFUSED, "in_the_end", "ada")
+        raise RuntimeError("a bug")
+
+    def asked(principal: bytes) -> list[bytes]:
+        return [b"", b"1.0", principal, b"lab", b"127.0.0.1", b"", b"GSSAPI", principal]
+
+    async with house(tmp_path, durability, in_flight=1) as zapd:
+        zapd.endpoint._decide = decide
+        peer = Connection(EDGE)
+        names = [b"granted", b"refused", b"deferred", b"bug", b"slow", b"slow"]
+        zapd.endpoint.on_messages(peer, [asked(name) for name in names])
+        gate.set()
+        draining = asyncio.create_task(zapd.endpoint.drain(5))
+        await asyncio.sleep(0)
+        zapd.endpoint.on_messages(peer, [asked(b"granted")])  # while it drains
+        await draining
+        zapd.endpoint.draining = False
+        if durability != "off":
+            await zapd.settled()
+            await zapd.journal.close()
+            zapd.endpoint.on_messages(peer, [asked(b"granted")])  # it cannot be recorded
+        by_status = [parts[2] for parts in peer.sent if parts[3] == b"200"]
+        assert by_status == [b"granted"]
+        others = [parts for parts in peer.sent if parts[3] != b"200"]
+        assert len(others) == (7 if durability != "off" else 6)
+        assert {(parts[3], parts[5], parts[6]) for parts in others} == {(b"401", b"", b"")}
+        if durability != "off":
+            for reason, status in (("principal_denied", 400), ("no_account", 300), ("in_the_end", 400)):
+                assert f'"status":{status},"reason":"{reason}"' in zapd.lines()

@@ -248,11 +248,12 @@ class Bridge:
     def _look_at_clocks(self, now: float) -> None:
         self._looked_at = now
         for question in self._table.expired(now):
-            self._table.close(question, Dropped.LATE)
-            self.counters["unanswered"] += 1
-            self._answer(question.envelope, TRY_AGAIN, question.request_id, question.mechanism)
+            held = question.held
+            self._table.close(question, Dropped.LATE if held is None else Dropped.DOUBLE)
+            self.counters["unanswered"] += held is None
+            self._answer(question.envelope, held or TRY_AGAIN, question.request_id, question.mechanism)
         for question in self._table:
-            if question.waiting or question.retry_at <= now:
+            if question.held is None and (question.waiting or question.retry_at <= now):
                 self._ask(question, now)
 
     # --- replies --------------------------------------------------------------------------------------
@@ -279,9 +280,13 @@ class Bridge:
             # Not an answer. Another zapd may still give one; without it, the deadline says 300.
             self.counters["malformed_replies"] += 1
             return
-        self._table.close(question, Dropped.DOUBLE)
         self._preferred = upstream.number
         self.counters[_COUNTER_OF[reply.status]] += 1
+        if question.mechanism == "GSSAPI" and reply.status is not Status.GRANTED:
+            # libzmq hangs up at the one refusal that it obeys, and its client is back at once: not so soon.
+            question.held = reply
+            return
+        self._table.close(question, Dropped.DOUBLE)
         self._answer(question.envelope, reply, question.request_id, question.mechanism)
 
     def _answer(self, envelope: list[bytes], reply: ZapReply, request_id: bytes, mechanism: str) -> None:

@@ -14,9 +14,10 @@ import zmq
 from zapd.agent import contexts
 from zapd.agent.contexts import AgentError
 
-Mechanism = Literal["CURVE", "PLAIN", "NULL"]
+Mechanism = Literal["CURVE", "PLAIN", "NULL", "GSSAPI"]
 
-_MECHANISMS = {"NULL": zmq.NULL, "PLAIN": zmq.PLAIN, "CURVE": zmq.CURVE}
+_MECHANISMS = {"NULL": zmq.NULL, "PLAIN": zmq.PLAIN, "CURVE": zmq.CURVE, "GSSAPI": zmq.GSSAPI}
+_SERVES = {"CURVE": zmq.CURVE_SERVER, "PLAIN": zmq.PLAIN_SERVER, "GSSAPI": zmq.GSSAPI_SERVER}
 MAX_DOMAIN = 255
 RESERVED_DOMAIN = "zapd.agents"
 """The domain of zapd's own door (contract)."""
@@ -34,7 +35,8 @@ def guard(
 ) -> None:
     """Prepare a server socket so that each newcomer is asked about, in ``domain``. Call it before bind.
 
-    ``secret_key`` is a CURVE server's own secret: 40 characters of Z85 or 32 octets. ``handshake`` is how many
+    ``secret_key`` is a CURVE server's own secret: 40 characters of Z85 or 32 octets. A GSSAPI server's is the
+    keytab of its environment (``KRB5_KTNAME``), and its traffic is encrypted. ``handshake`` is how many
     seconds a newcomer may take, and how long libzmq holds one that was told to try again; it must be longer
     than the agent's deadline.
 
@@ -44,7 +46,9 @@ def guard(
     if zmq.zmq_version_info() < OLDEST_LIBZMQ:
         raise AgentError(f"libzmq {zmq.zmq_version()} cannot be guarded: use 4.2 or newer")
     if mechanism not in _MECHANISMS:
-        raise AgentError(f"mechanism {mechanism!r}: guard knows CURVE, PLAIN and NULL")
+        raise AgentError(f"mechanism {mechanism!r}: guard knows CURVE, PLAIN, NULL and GSSAPI")
+    if mechanism == "GSSAPI" and not zmq.has("gssapi"):
+        raise AgentError("this libzmq was built without GSSAPI, as in pyzmq's wheels: see docs/agent.md")
     _check_domain(domain)
     _check_socket(socket)
     _check_time(socket, handshake)
@@ -62,6 +66,9 @@ def guard(
             socket.setsockopt(zmq.CURVE_SERVER, 1)
         elif mechanism == "PLAIN":
             socket.setsockopt(zmq.PLAIN_SERVER, 1)
+        elif mechanism == "GSSAPI":
+            socket.setsockopt(zmq.GSSAPI_SERVER, 1)
+            socket.setsockopt(zmq.GSSAPI_PLAINTEXT, 0)
     except zmq.ZMQError as error:
         raise AgentError(f"libzmq {zmq.zmq_version()} cannot guard this socket: {error.strerror}") from None
     _read_back(socket, domain, mechanism)
@@ -113,9 +120,11 @@ def _read_back(socket: zmq.Socket[Any], domain: str, mechanism: str) -> None:
     """What the socket will really do, from its own mouth: options set earlier by somebody else may disagree."""
     if socket.getsockopt(zmq.MECHANISM) != _MECHANISMS[mechanism]:
         raise AgentError(f"the socket has another mechanism than {mechanism}: guard a fresh one")
-    serves = {"CURVE": zmq.CURVE_SERVER, "PLAIN": zmq.PLAIN_SERVER}.get(mechanism)
+    serves = _SERVES.get(mechanism)
     if serves is not None and socket.getsockopt(serves) != 1:
         raise AgentError(f"the socket does not serve {mechanism}: guard a fresh one")
+    if mechanism == "GSSAPI" and socket.getsockopt(zmq.GSSAPI_PLAINTEXT) != 0:
+        raise AgentError("the socket would send what it says in clear: leave GSSAPI_PLAINTEXT alone")
     if _octets(socket, zmq.ZAP_DOMAIN) != domain.encode("ascii"):
         raise AgentError("libzmq did not take the domain")
     if socket.getsockopt(zmq.ZAP_ENFORCE_DOMAIN) != 1:

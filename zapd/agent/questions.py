@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from zapd.zap.envelope import QUESTION_ID_LENGTH
+from zapd.zap.reply import ZapReply
 
 REMEMBERED = 4096
 """Finished ids kept to tell a late or doubled reply from a foreign one."""
@@ -45,6 +46,8 @@ class Question:
     """When the next zapd is asked as well."""
     waiting: bool = True
     """No zapd could take it yet, or all that could have been asked and the time for a reply is over."""
+    held: ZapReply | None = None
+    """Its one reply, given at the deadline."""
     asked: dict[int, int] = field(default_factory=dict)
     """Number of each zapd that was asked, and the link it was asked on."""
 
@@ -87,6 +90,8 @@ class QuestionTable:
             return self._done.get(question_id, Dropped.FOREIGN)
         if question.asked.get(number, -1) < first_link:
             return Dropped.FOREIGN
+        if question.held is not None:
+            return Dropped.DOUBLE
         if now >= question.deadline:
             return Dropped.LATE
         return question

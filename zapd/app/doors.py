@@ -161,7 +161,10 @@ class Doors:
 
     def _guard(self, section: ZapSection, name: str) -> tuple[Mechanism, Admission | None]:
         """The mechanism of a listener, and who judges those who come."""
-        local = Asker(f"local:{section.listen}", section.domains)
+        name_of_local = f"local:{section.listen}"
+        local = Asker(name_of_local, section.domains)
+        if section.mechanisms:
+            local = Asker(name_of_local, section.domains, frozenset(section.mechanisms))
         deadline = self._config.limits.handshake_deadline
         if section.mechanism == "CURVE":
             if self._curve is None:

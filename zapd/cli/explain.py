@@ -16,7 +16,13 @@ _COLUMNS = {"step": "STEP", "verdict": "VERDICT", "text": "WHY", "milliseconds":
     "--mechanism", required=True, type=click.Choice(["NULL", "PLAIN", "CURVE", "GSSAPI"]), help="The mechanism."
 )
 @click.option("--key", type=PublicKey(), metavar="K", help="CURVE: the client's public key.")
-@click.option("--username", metavar="U", help="PLAIN and GSSAPI: the name. PLAIN is explained up to the backends.")
+@click.option(
+    "--username",
+    "--principal",
+    "username",
+    metavar="U",
+    help="PLAIN: the name, explained up to the backends. GSSAPI: the principal, with its realm.",
+)
 @click.option("--address", required=True, metavar="A", help="Where the client is, as libzmq writes it.")
 @common_options
 @pass_settings

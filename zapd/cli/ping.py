@@ -44,7 +44,7 @@ class Answer:
 @click.option("--domain", default="default", show_default=True, metavar="D", help="The ZAP domain to ask about.")
 @click.option(
     "--mechanism",
-    type=click.Choice(["NULL", "PLAIN", "CURVE"]),
+    type=click.Choice(["NULL", "PLAIN", "CURVE", "GSSAPI"]),
     default="CURVE",
     show_default=True,
     help="The mechanism to ask about.",
@@ -56,7 +56,11 @@ class Answer:
     help="CURVE: the client's key; a new one that nobody knows unless named.",
 )
 @click.option(
-    "--username", metavar="U", help="PLAIN: the name; its password comes from a prompt or standard input."
+    "--username",
+    "--principal",
+    "username",
+    metavar="U",
+    help="PLAIN: the name; its password comes from a prompt or standard input. GSSAPI: the principal.",
 )
 @click.option("--address", default="127.0.0.1", show_default=True, metavar="A", help="The client's address.")
 @click.option(
@@ -116,6 +120,10 @@ def _question(domain: str, mechanism: str, key: str | None, username: str | None
         if username is None:
             raise click.UsageError("PLAIN needs --username.")
         credentials = (username.encode(), read_password().encode())
+    elif mechanism == "GSSAPI":
+        if username is None:
+            raise click.UsageError("GSSAPI needs --principal.")
+        credentials = (username.encode(),)
     for text in (domain, address):
         if not (text.isascii() and text.isprintable() and len(text) <= 255):
             raise InvalidInput("A domain and an address have at most 255 printable ASCII characters.")

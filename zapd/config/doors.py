@@ -45,13 +45,14 @@ def _check_endpoint(endpoint: ZapSection, at: Setting, base: Path, findings: Fin
         )
     if isinstance(address, TcpAddress) and not _is_listenable(address):
         findings.mistake(listen, "listens on a name", "write a numeric address, localhost or *")
-    if endpoint.mechanism == "CURVE" and endpoint.domains:
-        findings.mistake(
-            (*at, "domains"),
-            "a CURVE endpoint has no domains of its own",
-            "remove it: each agent has the domains it was enrolled with",
-            needs=[mechanism],
-        )
+    for name in ("domains", "mechanisms"):
+        if endpoint.mechanism == "CURVE" and getattr(endpoint, name):
+            findings.mistake(
+                (*at, name),
+                f"a CURVE endpoint has no {name} of its own",
+                f"remove it: each agent has the {name} it was enrolled with",
+                needs=[mechanism],
+            )
     if endpoint.mechanism != "CURVE":
         if not endpoint.domains:
             findings.mistake(

@@ -90,6 +90,10 @@ class ZapSection(Section):
     domains: Strings = ()
     """The domains that a NULL or PLAIN endpoint may be asked about. Of an agent's domains the registry knows, so
     that CURVE has none here."""
+    mechanisms: tuple[Mechanism, ...] = ()
+    """The mechanisms that a NULL or PLAIN endpoint may be asked about; all but GSSAPI, whose principal is the
+    word of whoever asks, unless named. Of an agent's mechanisms the registry knows, so that CURVE has none
+    here."""
     mode: str | None = None
     """Who may open an ipc socket, in octal; `0600` unless named."""
     group: str | Whole | None = None
