@@ -73,6 +73,7 @@ async def api(admin: Admin) -> AsyncIterator[Api]:
         agents=admin.agents,
         tokens=admin.tokens,
         joins=admin.joins,
+        bans=admin.bans,
         audit=AuditService(search, copy=QuietCopy(), journals=QuietJournals()),
         explain=ExplainService(explain),
         domains=DomainService(lambda: [DOMAIN]),

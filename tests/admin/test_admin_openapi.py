@@ -189,12 +189,14 @@ async def test_the_examples_are_true(api: Api):  # noqa: F811
     assert user.status_code == 201, user.text
     join = await api("POST", "/v1/joins", json=example("JoinIn"))
     assert join.status_code == 201, join.text
+    banned = await api("POST", "/v1/bans", json=example("BanIn"))
+    assert banned.status_code == 201, banned.text
     for name in ("AgentIn", "AgentRotateIn"):
         assert set(example(name)) <= set(shapes[name]["properties"])
     verified = await api("POST", "/v1/audit/verify")
     assert verified.json().keys() == VerifyOut.model_validate(example("VerifyOut")).model_dump().keys()
     used = {name for name, shape in shapes.items() if "examples" in shape}
-    assert used <= {"KeyIn", "RotateIn", "UserIn", "AgentIn", "AgentRotateIn", "VerifyOut", "JoinIn"}, (
+    assert used <= {"KeyIn", "RotateIn", "UserIn", "AgentIn", "AgentRotateIn", "BanIn", "VerifyOut", "JoinIn"}, (
         "try the new one here too"
     )
 

@@ -17,6 +17,7 @@ from support.store_fixtures import *  # noqa: F403
 from zapd.admin.roles import OFFLINE, ROLES, Actor, Operation, Role
 from zapd.admin.services.agents import NewAgent
 from zapd.admin.services.audit import AuditFilter, AuditService
+from zapd.admin.services.bans import NewBan
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService, Explanation, Supposed
 from zapd.admin.services.joins import NewJoin
@@ -33,6 +34,7 @@ from zapd.errors import (
     Unauthenticated,
     Unavailable,
 )
+from zapd.store.bans import BanKind
 from zapd.store.changes import ChangeLog
 from zapd.store.engine import reading
 from zapd.store.keys import KeyState
@@ -215,6 +217,11 @@ def _operations(admin: Admin) -> dict[Operation, list[Callable[[Actor], Awaitabl
         Operation.CHANGE_AGENTS: [
             lambda a: admin.agents.enroll(a, NewAgent(os.urandom(4).hex(), generate_keypair()[0])),
             lambda a: admin.agents.revoke(a, "x"),
+        ],
+        Operation.READ_BANS: [lambda a: admin.bans.list(a), lambda a: admin.bans.show(a, "x")],
+        Operation.CHANGE_BANS: [
+            lambda a: admin.bans.add(a, NewBan(BanKind.USER, os.urandom(4).hex())),
+            lambda a: admin.bans.remove(a, "x"),
         ],
         Operation.READ_TOKENS: [lambda a: admin.tokens.list(a)],
         Operation.CHANGE_TOKENS: [

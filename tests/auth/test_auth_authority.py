@@ -382,13 +382,15 @@ async def test_explain_names_each_step():
         ("domain", "ok"),
         ("mechanism", "ok"),
         ("address", "ok"),
+        ("ban", "ok"),
+        ("penalty", "ok"),
         ("backend a", "unknown"),
         ("backend keys", "accept"),
         ("reply", "granted"),
     ]
     assert steps[-1].detail == "ada"
     assert steps[-1].principal == Principal("ada", ("staff",), (("Team", "engine"),))
-    assert [step.status for step in steps] == [0] * 7 + [200]
+    assert [step.status for step in steps] == [0] * 9 + [200]
 
 
 async def test_explain_says_why_and_shows_every_backend():

@@ -191,7 +191,7 @@ def test_answers_from_memory_take_the_first_ones_word() -> None:
     assert not lab.replay.decide(Lab.of("a", key="SHA256:y").record).decidable
 
 
-@pytest.mark.parametrize("reason", ["malformed", "banned", "penalty", "draining", "internal_error"])
+@pytest.mark.parametrize("reason", ["malformed", "banned_user", "penalty_name", "draining", "internal_error"])
 def test_what_no_rule_decided_stays(reason: str) -> None:
     """No configuration changes what was decided before any rule was looked at."""
     assert Lab.of("a", reason=reason, status=300).decide() == Anew(300, reason)

@@ -328,3 +328,23 @@ def test_json_is_json_whatever_is_in_it(served: Served) -> None:
     raw = served.run("key", "show", key, "--json").stdout
     assert json.loads(raw)["label"] == "naïve — ☃"
     assert "☃" in raw
+
+
+def test_a_ban_lives_its_life(served: Served) -> None:
+    """add, list and rm, of each kind; a key by itself or by its fingerprint."""
+    key, mark = new_key("-")
+    user = new_name("eve")
+    by_key = served.json("ban", "add", f"--key={key}", "--reason", "lost")
+    assert by_key["key"] == mark
+    by_user = served.json("ban", "add", "--user", user, "--expires", "12h", "--domain", "default")
+    assert (by_user["user"], by_user["domains"], by_user["state"]) == (user, ["default"], "in_force")
+    served.json("ban", "add", "--address", f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.0/24")
+    table = served.run("ban", "list", "--kind", "user").stdout
+    assert table.splitlines()[0].split() == ["ID", "STATE", "WHAT", "DOMAINS", "ENDS", "REASON", "MADE", "BY"]
+    assert f"user {user}" in table
+    assert mark in served.run("ban", "list").stdout
+    assert "taken back" in served.run("ban", "rm", by_user["id"], "--yes").stdout
+    assert user not in served.run("ban", "list").stdout
+    assert served.run("ban", "rm", by_user["id"], code=1).stderr
+    assert "one of" in served.run("ban", "add", code=2).stderr
+    assert "one of" in served.run("ban", "add", "--user", "a", "--address", "10.0.0.1", code=2).stderr

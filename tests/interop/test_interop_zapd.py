@@ -129,6 +129,26 @@ def test_a_revoked_keys_next_connection_is_refused_at_once(tmp_path: Path) -> No
         assert '"reason":"revoked"' in zapd_.journal()
 
 
+def test_a_banned_client_stays_out_and_comes_in_by_itself_when_the_ban_is_over(tmp_path: Path) -> None:
+    """libzmq clients under bans: without an end the refusal is final; with one they keep trying, and the one that
+    waited is in as soon as the ban is taken back, without a restart of anything."""
+    with serving(tmp_path, configuration=CONFIGURATION) as zapd_:
+        alice = new_pair()
+        zapd_.add_key(z85(alice), "alice", domains=["orders"])
+        with fleet(zapd_) as app:
+            assert refusal(app, alice) is None
+            ban = zapd_.ask("POST", "/v1/bans", {"user": "alice", "reason": "test"})
+            assert refusal(app, alice) == 400
+            assert zapd_.call("DELETE", f"/v1/bans/{ban['id']}").status_code == 204
+            ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+            ban = zapd_.ask("POST", "/v1/bans", {"address": "127.0.0.1", "expires": ends})
+            app.visitor(pair=alice, says=b"patient")
+            assert not app.socket.poll(1000), "nobody gets in while the ban holds"
+            assert zapd_.call("DELETE", f"/v1/bans/{ban['id']}").status_code == 204
+            assert app.next_in() == b"patient"
+        assert '"banned_address"' in zapd_.journal()
+
+
 def test_plain_users_of_the_registry_get_in_with_their_password_alone(tmp_path: Path) -> None:
     """PLAIN through the agent: the right password in, the wrong one and an unknown name out."""
     with serving(tmp_path, configuration=CONFIGURATION) as zapd_:

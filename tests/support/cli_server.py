@@ -20,6 +20,7 @@ from zapd.admin.api.app import create_app
 from zapd.admin.api.context import AdminContext, Endpoint
 from zapd.admin.services.agents import AgentService
 from zapd.admin.services.audit import AuditFilter, AuditRecord, AuditService
+from zapd.admin.services.bans import BanService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService, Explanation, Step, Supposed
 from zapd.admin.services.imports import ImportService
@@ -155,6 +156,7 @@ def _context(served: Served) -> tuple[AdminContext, Any]:
         agents=AgentService(road, domains=patterns, server_keys=lambda: {public_key}),
         tokens=TokenService(road),
         joins=JoinService(road, domains=patterns),
+        bans=BanService(road),
         audit=AuditService(search),
         explain=ExplainService(explain),
         domains=DomainService(domains),

@@ -13,6 +13,7 @@ from support.store_fixtures import MOMENT
 
 from zapd.admin.roles import Actor, Role
 from zapd.admin.services.agents import AgentService
+from zapd.admin.services.bans import BanService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.imports import ImportService
 from zapd.admin.services.joins import JoinService
@@ -75,6 +76,7 @@ class Admin:
     users: UserService
     agents: AgentService
     tokens: TokenService
+    bans: BanService
     imports: ImportService
     joins: JoinService
     domains: list[str]
@@ -100,6 +102,7 @@ def make_admin(engine: Engine, journal: FakeJournal | None = None) -> Admin:
         UserService(road, domains=lambda: domains, hasher=FakeHasher()),
         AgentService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
         TokenService(road),
+        BanService(road),
         ImportService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
         JoinService(road, domains=lambda: domains),
         domains,

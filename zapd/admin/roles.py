@@ -33,6 +33,8 @@ class Operation(StrEnum):
     CHANGE_AGENTS = "agents.change"
     READ_JOINS = "joins.read"
     CHANGE_JOINS = "joins.change"
+    READ_BANS = "bans.read"
+    CHANGE_BANS = "bans.change"
     READ_DOMAINS = "domains.read"
     READ_BACKENDS = "backends.read"
     READ_AUDIT = "audit.read"
@@ -58,6 +60,8 @@ _OPERATOR: Final = _VIEWER | {
     Operation.CHANGE_AGENTS,
     Operation.READ_JOINS,
     Operation.CHANGE_JOINS,
+    Operation.READ_BANS,
+    Operation.CHANGE_BANS,
     Operation.VERIFY_AUDIT,
     Operation.EXPLAIN,
 }

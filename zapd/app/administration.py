@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from zapd.admin.api.context import AdminContext, Readiness
 from zapd.admin.services.agents import AgentService
 from zapd.admin.services.audit import AuditService
+from zapd.admin.services.bans import BanService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService, Explanation, Supposed
 from zapd.admin.services.imports import ImportService
@@ -45,6 +46,7 @@ def admin_context(
         agents=AgentService(road, domains=patterns, server_keys=server_keys),
         tokens=TokenService(road),
         joins=JoinService(road, domains=patterns, most=joins),
+        bans=BanService(road),
         audit=audit,
         explain=ExplainService(explain),
         domains=DomainService(domains),

@@ -16,6 +16,7 @@ from zapd.app.translate import backend_info
 from zapd.audit.journal import JournalUnavailable
 from zapd.auth.authority import Authority
 from zapd.auth.backend import BackendContext
+from zapd.auth.bans import Bans
 from zapd.auth.catalog import BackendHandle
 from zapd.auth.policy import Policy
 from zapd.config import Config
@@ -70,6 +71,7 @@ class Deciding:
             throttle=ground.throttle,
             is_current=ground.registry.is_current,
         )
+        ground.registry.bans.on_change(lambda bans: self.authority.bar(Bans(bans)))
         self._parts.up("backends", self._backends.aclose)
         await self._backends.adopt(wanted, config, hurry=True)
         self.recorder = Recorder(ground.journal, ground.summaries)

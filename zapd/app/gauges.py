@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
+
+from zapd.store.bans import BanKind
 
 if TYPE_CHECKING:
     from zapd.app.deciding import Deciding
@@ -91,6 +94,8 @@ def gauges_of_ground(ground: Ground) -> Iterator[Gauge]:
         "Password hashes not begun for want of room.",
         {"": ground.hash_pool.refused},
     )
+    held = Counter(ban.kind.value for ban in ground.registry.bans.holding)
+    yield "zapd_bans", "Bans by hand that hold now.", {kind.value: held[kind.value] for kind in BanKind}
     throttle = ground.throttle
     yield (
         "zapd_penalised",
@@ -159,6 +164,7 @@ _JOINED: Mapping[str, Callable[[float, float], float] | None] = {
     "zapd_backend_circuit_open": max,
     "zapd_registry_staleness_seconds": max,
     "zapd_journal_sequence": None,
+    "zapd_bans": max,
 }
 """What is no sum over processes: the worst of them, or nothing that can be said of all."""
 

@@ -17,6 +17,7 @@ from zapd.app.watermark import Watermark
 from zapd.errors import ConfigurationError, Unavailable
 from zapd.store import schema
 from zapd.store.agents_index import AgentsIndex
+from zapd.store.bans_index import BansIndex
 from zapd.store.changes import ChangeLog
 from zapd.store.engine import open_engine, reading
 from zapd.store.feed import ChangeFeed
@@ -37,13 +38,14 @@ _GLANCE = 0.05
 
 
 class Registry:
-    """The database, its feed of changes, and the agents in memory."""
+    """The database, its feed of changes, and agents and bans in memory."""
 
     def __init__(self, url: str, base_dir: Path, max_staleness: float, watermark: Watermark) -> None:
         self._watermark = watermark
         self.engine: Engine = open_engine(url, base_dir)
         self.feed = ChangeFeed(self.engine)
         self.agents = AgentsIndex(self.engine, self.feed)
+        self.bans = BansIndex(self.engine, self.feed)
         self.problem = "the registry is being read"
         """Why it cannot be used; empty when it can."""
         self.alone = self.engine.dialect.name == "sqlite"
@@ -98,6 +100,7 @@ class Registry:
         """Stop following, and close the database."""
         for task in self._tasks:
             task.cancel()
+        self.bans.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self.engine.dispose)
 
@@ -105,6 +108,7 @@ class Registry:
         await asyncio.to_thread(self._check_schema)
         await asyncio.to_thread(self._check_age)
         await self.agents.start()
+        await self.bans.start()
         self.problem = ""
 
     async def _keep_trying(self) -> None:

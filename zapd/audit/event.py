@@ -38,6 +38,8 @@ class Tag(StrEnum):
     AGENT_ENROLL = "agent.enroll"
     AGENT_ROTATE = "agent.rotate"
     AGENT_REVOKE = "agent.revoke"
+    BAN_ADD = "ban.add"
+    BAN_REMOVE = "ban.remove"
     TOKEN_CREATE = "token.create"
     TOKEN_REVOKE = "token.revoke"
     JOIN_CREATE = "join.create"
@@ -80,7 +82,7 @@ class AuditEvent(msgspec.Struct, omit_defaults=True, frozen=True):
     """(backend, outcome, milliseconds)."""
     actor: str = ""
     subject: str = ""
-    """What a change is about: a fingerprint, a user, an agent, a token's id."""
+    """What a change is about: a fingerprint, a user, an agent, a token's or a ban's id."""
     before: dict[str, object] | None = None
     after: dict[str, object] | None = None
     change: int = 0

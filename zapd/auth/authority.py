@@ -2,7 +2,7 @@
 
 `Authority.decide` takes a ZAP request and always gives a `Decision`: doubt and our own bugs are 300, and nothing
 is a 200 that no rule granted. The order is fixed: is the policy current; may this asker ask; which rule speaks
-for the domain; mechanism; address; the form of the credentials; penalties for guessing; memory; the backends.
+for the domain; mechanism; address; the form of the credentials; bans; penalties for guessing; memory; backends.
 zapd's own door has a path of its own, `decide_door`, which no rule and no asker can reach.
 
 It records nothing, counts little and sends nothing: that is `zapd.server`'s. The hot road, a CURVE key that a
@@ -15,13 +15,14 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from time import perf_counter
 from typing import Final, Protocol
 
 import structlog
 
 from zapd.auth.backend import Admission, Outcome, Principal, Question, Verdict
+from zapd.auth.bans import REASONS as BANNED
+from zapd.auth.bans import Ban, Bans
 from zapd.auth.cache import ENTRIES, DecisionCache, remembered
 from zapd.auth.catalog import BackendHandle
 from zapd.auth.chain import NOT_ASKED, Answer
@@ -30,7 +31,7 @@ from zapd.auth.explain import ExplainStep, explain
 from zapd.auth.flights import Flights
 from zapd.auth.grant import Grants
 from zapd.auth.hashing import HashPool
-from zapd.auth.lanes import NOBODY, Lane, Lanes, Place
+from zapd.auth.lanes import NOBODY, Lane, Lanes, Place, knows_by_heart
 from zapd.auth.meaning import PENDING, meaning, name_of
 from zapd.auth.pace import Pace
 from zapd.auth.policy import Policy
@@ -45,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 _ACCEPT: Final = Outcome.ACCEPT
 _WRONG: Final = frozenset({Outcome.REJECT, Outcome.UNKNOWN})
+_NOT_KEPT: Final = frozenset({"bad_principal", *BANNED.values()})
+"""Reasons of decisions that are not remembered: they may be others at any moment."""
 
 POLICY_STALE: Final = Decision(TRY_AGAIN, "policy_stale", asked=False)
 INTERNAL_ERROR: Final = Decision(TRY_AGAIN, "internal_error")
@@ -91,6 +94,9 @@ class Authority:
         self._on_pending = on_pending
         self._wall_clock = wall_clock
         self._grants = Grants()
+        self._bans = Bans()
+        self._sift: Callable[[Sequence[Admission | None], str], Sequence[Admission | None]] | None = None
+        """Takes the banned out of what is known by heart; None while no key and no user is banned."""
         self.cache = DecisionCache(cache_entries)
         self.throttle = throttle or Throttle()
         self.throttle.on_bar = self.cache.doubt
@@ -117,20 +123,30 @@ class Authority:
             handle.forget()
         self.forget()
 
+    def bar(self, bans: Bans) -> None:
+        """Put other bans in force at once: whatever was learned under the old ones holds no more."""
+        self._bans = bans
+        self._sift = bans.sift if bans.named else None
+        self._lanes = Lanes(self._lanes.policy, self._lanes.backends)
+        self.forget()
+
     def forget(self) -> None:
         """Something that a backend knows has changed: no remembered decision is given any more."""
         self.cache.forget()
 
     @property
     def in_force(self) -> object | None:
-        """What stands for the rules and backends in force: another object after each reload, None while nothing
-        may be decided. Whatever was learned from `place` holds while this stays the same."""
+        """What stands for the rules, backends and bans in force: another object after each change, None while
+        nothing may be decided. Whatever was learned from `place` holds while this stays the same."""
         return self._lanes if self._is_current() else None
 
     def place(self, asker: Asker | None, domain: str, address: str) -> Place | None:
         """All of `decide` but the key, for a CURVE question from there: the asker may ask, the domain has a rule,
         the mechanism and the address are allowed. None where that is not so, or no backend answers."""
-        return self._lanes.place(asker, domain, address)
+        place = self._lanes.place(asker, domain, address)
+        if place is not None and self._bans.any and self._bans.of_address(address, domain) is not None:
+            return None
+        return place
 
     def admit(self, place: Place, keys: Sequence[bytes]) -> Sequence[Admission | None]:
         """For each key that the backend lets in by heart its admission; None for every other: `decide` says what
@@ -144,7 +160,8 @@ class Authority:
         except Exception:  # noqa: BLE001 - `decide` meets the same trouble, and says what it is
             return (None,) * len(keys)
         first.asked += len(found) - found.count(None)
-        return found
+        sift = self._sift
+        return found if sift is None else sift(found, place.domain)
 
     def recollect(self, request: ZapRequest) -> tuple[Decision, float] | None:
         """The 200 that `decide` would now give a PLAIN question from memory, and until when on the cache's clock.
@@ -159,6 +176,8 @@ class Authority:
         address, barred = lane.check_address(request.address)
         question = question_of(request, address)
         if barred or isinstance(question, str):
+            return None
+        if self._bans.any and self._bans.of_question(question) is not None:
             return None
         if not self.throttle.idle and self._attempt(lane, question).look() is not None:
             return None
@@ -176,11 +195,15 @@ class Authority:
             address, barred = lane.check_address(request.address)
             if barred:
                 return await self._refuse(request, lane, barred)
+            bans = self._bans
             if lane.null_decision is not None:
-                return lane.null_decision
+                banned = bans.of_address(address, request.domain) if bans.any else None
+                return lane.null_decision if banned is None else self._banned(banned, "")
             question = question_of(request, address)
             if isinstance(question, str):
                 return await self._refuse(request, lane, question)
+            if bans.any and (banned := bans.of_question(question)) is not None:
+                return await self._at_tick(self._banned(banned, self._mark(question.key)), lane, perf_counter())
             if lane.chain.dear or lane.mechanism == "PLAIN":
                 return await self._remembered(lane, question, self._attempt(lane, question))
             if not self.throttle.idle and (reason := self._barred(lane, question, self._attempt(lane, question))):
@@ -223,7 +246,9 @@ class Authority:
 
         For PLAIN an empty password asks no backend: only the rules are shown then.
         """
-        return await explain(request, self._lanes, self._grants, current=self._is_current())
+        return await explain(
+            request, self._lanes, self._grants, self._bans, self.throttle, current=self._is_current()
+        )
 
     def _attempt(self, lane: Lane, question: Question) -> Attempt:
         """This question, as those see it who count wrong tries. The rule stands for those who know the name."""
@@ -235,11 +260,8 @@ class Authority:
 
         A key that a backend knows by heart is nobody's guess: it passes, whatever others tried from its address.
         """
-        first = lane.chain.first
-        if question.key and first is not None and attempt.look() is not None:
-            with suppress(Exception):  # what it means will be seen when it is asked
-                if first.recall((question.key,), question.domain)[0] is not None:
-                    return ""
+        if question.key and attempt.look() is not None and knows_by_heart(lane, question):
+            return ""
         return attempt.ask()
 
     async def _remembered(self, lane: Lane, question: Question, attempt: Attempt) -> Decision:
@@ -265,7 +287,7 @@ class Authority:
             answer = await lane.chain.ask(question)
             self._note(attempt, lane, question, answer)
         decision = self._decision(lane, question, answer)
-        if answer.dear and not answer.doubt and decision.reason != "bad_principal":
+        if answer.dear and not answer.doubt and decision.reason not in _NOT_KEPT:
             good = decision.status is Status.GRANTED
             seconds = lane.rule.cache_good if good else lane.rule.cache_bad
             seconds = min(seconds, answer.cache_seconds, answer.verdict.until - self._wall_clock())
@@ -287,6 +309,8 @@ class Authority:
         principal = verdict.principal
         if verdict.outcome is not _ACCEPT or principal is None:
             return self._not_granted(lane, question, answer)
+        if self._bans.any and (banned := self._ban_of(question, principal)) is not None:
+            return self._banned(banned, self._mark(question.key), principal.name, answer.trail)
         try:
             if question.key:
                 mark = fingerprint(question.key)
@@ -300,6 +324,18 @@ class Authority:
             return Decision(TRY_AGAIN, "bad_principal", key=self._mark(question.key), trail=answer.trail)
         reason = "granted_stale" if answer.stale else "granted"
         return Decision(reply, reason, principal.name, mark, answer.trail)
+
+    def _ban_of(self, question: Question, principal: Principal) -> Ban | None:
+        """The ban of somebody whom a backend would let in: of the user found, or one made while it was asked."""
+        return self._bans.of_user(principal.name, question.domain) or self._bans.of_question(question)
+
+    def _banned(
+        self, ban: Ban, mark: str, principal: str = "", trail: tuple[tuple[str, str, float], ...] = ()
+    ) -> Decision:
+        """Shut out by hand: no; not now where the ban has an end."""
+        if ban.final:
+            return Decision(REFUSED, ban.reason, principal, mark, trail)
+        return Decision(TRY_AGAIN, ban.reason, principal, mark, trail, asked=bool(trail))
 
     def _not_granted(self, lane: Lane, question: Question, answer: Answer) -> Decision:
         verdict = answer.verdict

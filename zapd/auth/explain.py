@@ -11,15 +11,18 @@ from typing import Final
 
 from zapd.auth.address import AddressRules, AddressSet, read_address
 from zapd.auth.backend import UNKNOWN, Outcome, Principal, Question, Verdict
+from zapd.auth.bans import Ban, Bans
 from zapd.auth.catalog import BackendHandle
 from zapd.auth.chain import Chain
 from zapd.auth.chain import Step as ChainStep
 from zapd.auth.grant import Grants
-from zapd.auth.lanes import Lane, Lanes
+from zapd.auth.lanes import Lane, Lanes, knows_by_heart
 from zapd.auth.meaning import meaning, name_of
 from zapd.auth.policy import Link, Rule
 from zapd.auth.question import question_of
 from zapd.auth.settling import Settling
+from zapd.auth.throttle import REASONS as PENALTIES
+from zapd.auth.throttle import Throttle
 from zapd.errors import InvalidInput
 from zapd.zap import Asker, ZapRequest
 from zapd.zap.request import CREDENTIALS
@@ -27,14 +30,17 @@ from zapd.zap.request import CREDENTIALS
 ANYBODY: Final = Asker("explain", mechanisms=frozenset(CREDENTIALS))
 """Asks where the request names no asker: everything but the reserved domain."""
 
+_SOME: Final = b"?"
+"""Stands for a password that nobody gave."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExplainStep:
     """One thing that was looked at."""
 
     step: str
-    """``policy``, ``asker``, ``domain``, ``mechanism``, ``address``, ``credentials``, ``backend <name>``,
-    ``reply``."""
+    """``policy``, ``asker``, ``domain``, ``mechanism``, ``address``, ``ban``, ``penalty``, ``credentials``,
+    ``backend <name>``, ``reply``."""
     verdict: str
     """``ok``, a reason code, or a backend's outcome; ``stale`` and ``not_asked`` besides."""
     detail: str = ""
@@ -45,7 +51,9 @@ class ExplainStep:
     """On the last step: as whom, where it would be let in."""
 
 
-async def explain(request: ZapRequest, lanes: Lanes, grants: Grants, *, current: bool) -> list[ExplainStep]:
+async def explain(
+    request: ZapRequest, lanes: Lanes, grants: Grants, bans: Bans, throttle: Throttle, *, current: bool
+) -> list[ExplainStep]:
     """Walk the road of `zapd.auth.authority.Authority.decide`, noting each step; stop where it would stop."""
     version = f"version {lanes.policy.version}"
     if not current:
@@ -64,13 +72,58 @@ async def explain(request: ZapRequest, lanes: Lanes, grants: Grants, *, current:
     if barred:
         return steps
     if request.mechanism == "NULL":
+        steps.append(_ban_step(banned := bans.of_address(address, request.domain)))
+        if banned is not None:
+            return steps
         reply = ExplainStep("reply", "granted", lane.rule.null_user, status=200)
         return [*steps, replace(reply, principal=Principal(lane.rule.null_user))]
     question = question_of(request, address)
+    named = question if isinstance(question, Question) else _named(request, address)
+    if named is not None:
+        steps.append(_ban_step(banned := bans.of_question(named)))
+        if banned is not None:
+            return steps
+        steps.append(penalty := _penalty_step(throttle, lane, named))
+        if penalty.status:
+            return steps
     if isinstance(question, str):
         return [*steps, ExplainStep("credentials", question, status=400)]
     asked, verdict, stale = await _ask(lane, lanes.backends, question)
-    return [*steps, *asked, _end(lane, grants, question, verdict, stale=stale)]
+    steps += asked
+    found = verdict.principal if verdict.outcome is Outcome.ACCEPT else None
+    if found is not None and (banned := bans.of_user(found.name, request.domain)) is not None:
+        return [*steps, _ban_step(banned)]
+    return [*steps, _end(lane, grants, question, verdict, stale=stale)]
+
+
+def _named(request: ZapRequest, address: str) -> Question | None:
+    """What is asked about somebody who gave no password; None where nobody is named."""
+    if request.mechanism != "PLAIN":
+        return None
+    named = question_of(request._replace(credentials=(request.credentials[0], _SOME)), address)
+    return named if isinstance(named, Question) else None
+
+
+def _ban_step(ban: Ban | None) -> ExplainStep:
+    if ban is None:
+        return ExplainStep("ban", "ok")
+    record = ban.record
+    until = "" if record.expires is None else f" until {record.expires:%Y-%m-%d %H:%M:%SZ}"
+    why = f": {record.reason}" if record.reason else ""
+    return ExplainStep("ban", ban.reason, f"ban {record.id}{until}{why}", status=400 if ban.final else 300)
+
+
+def _penalty_step(throttle: Throttle, lane: Lane, question: Question) -> ExplainStep:
+    """Whether a wrong try of late holds it up; a key that is known by heart passes all the same."""
+    found = throttle.attempt(
+        question.address, lane.rule.pattern, question.username or question.key, question.password
+    ).look()
+    if found is None:
+        return ExplainStep("penalty", "ok")
+    kind, seconds = found
+    if question.key and knows_by_heart(lane, question):
+        return ExplainStep("penalty", "ok", f"penalty_{kind}; a key known by heart passes")
+    return ExplainStep("penalty", PENALTIES[kind], f"for {math.ceil(seconds)} s at most", status=300)
 
 
 async def _ask(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from zapd.auth.backend import Question
 from zapd.auth.catalog import BackendHandle
 from zapd.auth.chain import Chain, Step
 from zapd.auth.decision import Decision
@@ -143,6 +144,17 @@ class Lanes:
             refusal=reason,
             not_now=reason in _NOT_NOW,
         )
+
+
+def knows_by_heart(lane: Lane, question: Question) -> bool:
+    """Whether the first backend of a CURVE question lets its key in from memory alone."""
+    first = lane.chain.first
+    if first is None:
+        return False
+    try:
+        return first.recall((question.key,), question.domain)[0] is not None
+    except Exception:  # noqa: BLE001 - what it means will be seen when it is asked
+        return False
 
 
 _NO_CHAIN: Final = Chain(NOBODY, ())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {
     "active": "green",
+    "in_force": "red",
     "enabled": "green",
     "ready": "green",
     "current": "green",

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "agent": "agent",
     "token": "token",
     "join": "join",
+    "ban": "ban",
     "domain": "domain",
     "backend": "backend",
     "audit": "audit",

@@ -38,9 +38,9 @@ class Change:
 
     sequence: int
     kind: str
-    """``key``, ``user``, ``agent``, ``token``: the first word of the audit tag."""
+    """``key``, ``user``, ``agent``, ``token``, ``ban``: the first word of the audit tag."""
     subject: str
-    """Fingerprint (43 characters of URL-safe base64), user name, agent name, or token id."""
+    """Fingerprint (43 characters of URL-safe base64), user name, agent name, or a token's or ban's id."""
 
 
 Subscriber = Callable[[Sequence[Change]], Awaitable[None] | None]

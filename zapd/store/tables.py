@@ -152,6 +152,22 @@ joins = Table(
     CheckConstraint("used >= 0 AND used <= uses", name="used"),
 )
 """Join tokens: what a script may exchange for a registered key."""
+bans = Table(
+    "bans",
+    metadata,
+    Column("id", name_text(), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", name_text(), nullable=False, comment="an address rule, a fingerprint or a user's name"),
+    Column("domains", Strings, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("expires", Moment, index=True),
+    Column("created", Moment, nullable=False),
+    Column("created_by", name_text(), nullable=False, comment="the name of the token that made it"),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("kind", "subject", "domains"),
+    CheckConstraint("kind IN ('address', 'key', 'user')", name="kind"),
+)
+"""Who is shut out by hand. Rows go when a ban is taken back, or has long been over."""
 
 change_log = Table(
     "change_log",

@@ -15,7 +15,18 @@ from zapd.admin.api.context import AdminContext
 from zapd.admin.api.guards import Guards
 from zapd.admin.api.numbering import PREFIX, Numbering
 from zapd.admin.api.openapi import document
-from zapd.admin.api.routes import agents, audit, explain, imports, joins, keys, tokens, topology, users
+from zapd.admin.api.routes import (
+    agents,
+    audit,
+    bans,
+    explain,
+    imports,
+    joins,
+    keys,
+    tokens,
+    topology,
+    users,
+)
 
 _ROUTERS = (
     imports.router,
@@ -25,6 +36,7 @@ _ROUTERS = (
     topology.router,
     tokens.router,
     joins.router,
+    bans.router,
     audit.router,
     explain.router,
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from zapd.admin.api.guards import SignInBrake
 from zapd.admin.services.agents import AgentService
 from zapd.admin.services.audit import AuditService
+from zapd.admin.services.bans import BanService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.explain import ExplainService
 from zapd.admin.services.imports import ImportService
@@ -39,6 +40,7 @@ class AdminContext:
     agents: AgentService
     tokens: TokenService
     joins: JoinService
+    bans: BanService
     audit: AuditService
     explain: ExplainService
     domains: DomainService

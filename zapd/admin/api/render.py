@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from zapd.admin.api.schemas import AgentOut, JoinOut, KeyOut, TokenOut, UsageOut, UserOut
+from datetime import datetime
+
+from zapd.admin.api.schemas import AgentOut, BanOut, JoinOut, KeyOut, TokenOut, UsageOut, UserOut
 from zapd.admin.services.usage import LastUse
 from zapd.store.agents import AgentRecord
+from zapd.store.bans import BanKind, BanRecord
 from zapd.store.joins import JoinRecord
 from zapd.store.keys import KeyRecord
 from zapd.store.tokens import TokenRecord
@@ -70,6 +73,25 @@ def agent_out(record: AgentRecord) -> AgentOut:
             "previous_fingerprint": None if record.previous_key is None else fingerprint(record.previous_key),
             "previous_until": record.previous_until,
         }
+    )
+
+
+def ban_out(record: BanRecord, moment: datetime) -> BanOut:
+    """``moment``: now, for its state."""
+    mark = record.subject.replace("-", "+").replace("_", "/")
+    over = record.expires is not None and record.expires <= moment
+    return BanOut(
+        id=record.id,
+        state="over" if over else "in_force",
+        address=record.subject if record.kind is BanKind.ADDRESS else None,
+        key=f"SHA256:{mark}" if record.kind is BanKind.KEY else None,
+        user=record.subject if record.kind is BanKind.USER else None,
+        domains=list(record.domains),
+        reason=record.reason,
+        expires=record.expires,
+        created=record.created,
+        created_by=record.created_by,
+        version=record.version,
     )
 
 

@@ -26,6 +26,7 @@ Addresses = Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_leng
 KeyState = Literal["pending", "active", "revoked"]
 UserState = Literal["enabled", "disabled"]
 AgentState = Literal["active", "revoked"]
+BanSubject = Literal["address", "key", "user"]
 Role = Literal["viewer", "operator", "admin"]
 Mechanism = Literal["NULL", "PLAIN", "CURVE", "GSSAPI"]
 
@@ -337,6 +338,49 @@ class AgentEnrolled(AgentOut):
     endpoints: list[EndpointOut]
 
 
+# -- bans ----------------------------------------------------------------------------------------------------
+
+
+class BanIn(Shape):
+    """``POST /v1/bans``: one of ``address``, ``key`` and ``user``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"address": "192.0.2.0/24", "reason": "guesses", "expires": "2027-01-01T00:00:00Z"}]
+        }
+    )
+
+    address: Annotated[str, Field(max_length=64)] | None = None
+    """An address or a network in CIDR form, ``ipc``, ``ipc:uid=N``, ``ipc:gid=N``."""
+    key: Annotated[str, Field(max_length=64)] | None = None
+    """A key's fingerprint, registered or not."""
+    user: Name | None = None
+    """A user's name: by password and with every key; without regard to case."""
+    domains: Domains | None = None
+    """Where it holds; ``*`` is everywhere. Left out: wherever the caller has a say."""
+    reason: Text = ""
+    expires: AwareDatetime | None = None
+    """Answers are 300 until then; without an end they are 400."""
+
+
+class BanOut(Shape):
+    """One ban. ``version`` is also the ``ETag``."""
+
+    id: str
+    state: Literal["in_force", "over"]
+    address: str | None
+    key: str | None
+    user: str | None
+    domains: list[str]
+    """Those that the caller may see."""
+    reason: str
+    expires: AwareDatetime | None
+    created: AwareDatetime
+    created_by: str
+    """The name of the token that made it."""
+    version: int
+
+
 # -- tokens --------------------------------------------------------------------------------------------------
 
 
@@ -525,8 +569,8 @@ class ExplainStep(Shape):
     """A rule or a backend, what it says, and how long it took."""
 
     step: str
-    """``policy``, ``asker``, ``domain``, ``mechanism``, ``address``, ``credentials``, ``backend <name>``,
-    ``reply``."""
+    """``policy``, ``asker``, ``domain``, ``mechanism``, ``address``, ``ban``, ``penalty``, ``credentials``,
+    ``backend <name>``, ``reply``."""
     verdict: str
     text: str = ""
     milliseconds: float = 0.0
