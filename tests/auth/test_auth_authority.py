@@ -13,6 +13,8 @@ from support.auth_scene import ADA, AGENT, EVE, curve, knowing_ada, null, plain,
 
 from zapd.auth.authority import Authority
 from zapd.auth.backend import UNKNOWN, Outcome, Principal, Verdict
+from zapd.auth.catalog import BackendHandle
+from zapd.auth.gate import Keeping
 from zapd.auth.hashing import HashPool
 from zapd.auth.policy import Link, Policy
 from zapd.errors import ConfigurationError
@@ -133,8 +135,9 @@ async def test_gssapi_must_be_granted_to_the_asker():
 
 
 async def test_null_is_granted_by_the_allow_list_alone():
-    """NULL asks no backend: an allowed address is let in under the rule's user, any other is refused."""
-    world = await scene(rule("lab", mechanisms="NULL", allow=("192.0.2.0/24", "ipc:uid=7"), null_user="lab"))
+    """NULL asks no backend that does not answer it: an allowed address is let in under the rule's user, any other
+    is refused."""
+    world = await scene(rule("lab", mechanisms="NULL CURVE", allow=("192.0.2.0/24", "ipc:uid=7"), null_user="lab"))
     decision = await world.ask(null())
     assert (decision.status, decision.reply.user_id, decision.principal) == (200, b"lab", "lab")
     assert (await world.ask(null(address="localhost:7:7:1"))).status == 200
@@ -453,6 +456,74 @@ async def test_explain_stops_where_deciding_stops(request_, last):
     assert (step.step, step.verdict) == last
     if request_.asker is not None and step.step != "credentials":
         assert step.status == (await world.ask(request_)).status
+
+
+class Peers(FakeBackend):
+    """Answers NULL as it is told, from memory or late."""
+
+    mechanisms = frozenset({"NULL"})
+
+
+async def test_null_asks_a_backend_that_answers_it():
+    """Where a backend answers NULL the address must be allowed, and the backend says who it is: a no of either is
+    a no, and an outage is none."""
+    peers = Peers(verdict=Verdict(Outcome.ACCEPT, Principal("ada", ("staff",))))
+    both = rule("lab", "keys", "peers", mechanisms="NULL CURVE", allow=("192.0.2.0/24", "ipc"), null_user="lab")
+    world = await scene(both, keys=knowing_ada(), peers=peers)
+    decision = await world.ask(null(address="localhost:7:8:9"))
+    assert (decision.status, decision.reply.user_id, decision.principal) == (200, b"ada", "ada")
+    assert [step.backend for step in decision.trail] == ["peers"]
+    assert (peers.asked[0].mechanism, peers.asked[0].address) == ("NULL", "ipc:uid=7,gid=8,pid=9")
+    assert await world.said(curve()) == (200, "granted")
+    assert await world.said(null(address="198.51.100.1")) == (400, "address_not_allowed")
+    assert len(peers.asked) == 1
+    steps = await world.authority.explain(null())
+    assert [step.step for step in steps][-3:] == ["backend keys", "backend peers", "reply"]
+    assert steps[-1].detail == "ada"
+    for outcome, said in (
+        (Outcome.UNKNOWN, (400, "unknown_peer")),
+        (Outcome.REJECT, (400, "rejected")),
+        (Outcome.LOCKED, (400, "locked")),
+        (Outcome.NOT_YET, (300, "not_yet")),
+        (Outcome.UNAVAILABLE, (300, "backend_unavailable")),
+    ):
+        peers.verdict = Verdict(outcome)
+        assert await world.said(null()) == said
+    assert not world.authority.throttle.wrong, "who comes with nothing guesses nothing"
+
+
+async def test_null_for_which_nobody_answers_is_not_granted_by_address():
+    """A rule for NULL alone that names backends means to ask them: none that answers it is 300, as is one that
+    cannot be built."""
+    world = await scene(rule("lab", mechanisms="NULL", allow=("192.0.2.0/24",)))
+    assert await world.said(null()) == (300, "no_backend")
+    lost = BackendHandle("keys", "peers", None, reason="its library is missing")
+    authority = Authority(Policy((rule("lab", mechanisms="NULL CURVE", allow=("192.0.2.0/24",)),)), {"keys": lost})
+    decision = await authority.decide(null())
+    assert (int(decision.status), decision.reason) == (300, "backend_disabled")
+
+
+async def test_what_a_backend_said_of_a_peer_is_remembered_for_its_user_alone():
+    """A NULL answer that was dear is repeated for the same local user, from another process too, and for nobody
+    else; while the backend is away its last yes stands in likewise."""
+    peers = Peers(verdict=Verdict(Outcome.ACCEPT, Principal("ada")), delay=0.001)
+    null_rule = rule("lab", "peers", mechanisms="NULL", allow=("ipc",))
+    world = await scene(null_rule, keeping=Keeping(stale_if_error=60.0, cache_good=0.0), peers=peers)
+    assert await world.said(null(address="localhost:7:8:9")) == (200, "granted")
+    peers.verdict = Verdict(Outcome.UNKNOWN)
+    assert await world.said(null(address="localhost:9:8:9")) == (400, "unknown_peer")
+    peers.verdict = Verdict(Outcome.UNAVAILABLE)
+    assert await world.said(null(address="localhost:7:8:10")) == (200, "granted_stale")
+    assert await world.said(null(address="localhost:8:8:9")) == (300, "backend_unavailable")
+    peers.verdict = Verdict(Outcome.ACCEPT, Principal("ada"))
+    world = await scene(null_rule, peers=peers)
+    assert await world.said(null(address="localhost:7:8:1")) == (200, "granted")  # whence it is known to be dear
+    peers.asked.clear()
+    for number in (2, 3, 4):
+        assert await world.said(null(address=f"localhost:7:8:{number}")) == (200, "granted")
+    assert len(peers.asked) == 1
+    assert await world.said(null(address="localhost:6:8:1")) == (200, "granted")
+    assert len(peers.asked) == 2
 
 
 async def test_explain_leaves_nothing_behind():

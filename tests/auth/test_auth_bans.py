@@ -9,9 +9,11 @@ import pytest
 from support.auth_scene import ADA, EVE, Scene, curve, knowing_ada, null, plain, rule, scene
 
 from zapd.auth.admission import encode_admission
+from zapd.auth.backend import Outcome, Principal, Verdict
 from zapd.auth.bans import Ban, Bans
 from zapd.auth.throttle import Terms, Throttle
 from zapd.store.bans import BanKind, BanRecord
+from zapd.testing import FakeBackend
 from zapd.zap import ZapRequest
 from zapd.zmtp.keys import fingerprint_id
 
@@ -131,11 +133,30 @@ async def test_no_backend_is_asked_about_who_is_known_to_be_banned():
 
 async def test_null_is_barred_by_its_address():
     """Where no backend is asked a ban holds too."""
-    world = await barred(
-        ban("address", "192.0.2.0/24"), rule("lab", mechanisms="NULL", allow=("192.0.0.0/16",), null_user="lab")
-    )
+    lab = rule("lab", mechanisms="NULL CURVE", allow=("192.0.0.0/16",), null_user="lab")
+    world = await barred(ban("address", "192.0.2.0/24"), lab)
     assert await world.said(null()) == (400, "banned_address")
     assert await world.said(null(address="192.0.3.1")) == (200, "granted")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.001])
+async def test_null_is_barred_by_whom_a_backend_says_it_is(delay):
+    """Where a backend says who comes from an address, bans hold for the address and for that user."""
+
+    class Peers(FakeBackend):
+        mechanisms = frozenset({"NULL"})
+
+    lab = rule("lab", "peers", mechanisms="NULL", allow=("ipc",))
+    for record, said in (
+        (ban("user", "ada"), "banned_user"),
+        (ban("address", "ipc:uid=7"), "banned_address"),
+        (ban("user", "eve"), "granted"),
+    ):
+        peers = Peers(verdict=Verdict(Outcome.ACCEPT, Principal("ada")), delay=delay)
+        world = await barred(record, lab, peers=peers)
+        for _ in range(3):
+            assert (await world.said(null(address="localhost:7:8:9")))[1] == said
+        assert (await world.authority.explain(null(address="localhost:7:8:9")))[-1].verdict == said
 
 
 async def test_a_ban_is_felt_by_what_was_remembered():

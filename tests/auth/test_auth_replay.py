@@ -37,6 +37,10 @@ def saying(outcome: Outcome) -> FakeBackend:
     return FakeBackend(verdict=Verdict(outcome, Principal("somebody") if outcome is Outcome.ACCEPT else None))
 
 
+class Peers(FakeBackend):
+    mechanisms = frozenset({"NULL"})
+
+
 async def test_settling_is_what_a_chain_does() -> None:
     """For every kind of link and every word of three backends the slow rule asks the same backends as the quick
     one, in the same order, and comes to the same end."""
@@ -68,7 +72,7 @@ def random_rules(source: random.Random) -> tuple[Rule, ...]:
     rules = []
     for pattern in source.sample(["lab", "shop", "*"], source.randint(1, 3)):
         mechanisms = source.sample(["CURVE", "PLAIN", "NULL"], source.randint(1, 3))
-        names = source.sample("abc", source.randint(1, 3))
+        names = source.sample("abcn", source.randint(1, 4))
         rules.append(
             rule(
                 pattern,
@@ -107,9 +111,10 @@ async def test_a_replay_says_what_really_would_be_decided() -> None:
     an authority with the new rules and the same backends decides; the same rules decide everything the same."""
     source = random.Random(2)
     decidable = total = 0
-    mechanisms = {name: frozenset({"CURVE", "PLAIN"}) for name in "abc"}
+    mechanisms = {name: frozenset({"CURVE", "PLAIN"}) for name in "abc"} | {"n": frozenset({"NULL"})}
     for _ in range(25):
         backends = {name: saying(source.choice(list(Outcome))) for name in "abc"}
+        backends["n"] = Peers(verdict=saying(source.choice(list(Outcome))).verdict)
         old, new = random_rules(source), random_rules(source)
         before, after = [
             await scene(*rules, options={"throttle": Throttle(EXEMPT)}, **backends) for rules in (old, new)

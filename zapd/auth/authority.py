@@ -252,8 +252,7 @@ class Authority:
 
     def _attempt(self, lane: Lane, question: Question) -> Attempt:
         """This question, as those see it who count wrong tries. The rule stands for those who know the name."""
-        name = question.username or question.key
-        return self.throttle.attempt(question.address, lane.rule.pattern, name, question.password)
+        return self.throttle.about(question, lane.rule.pattern)
 
     def _barred(self, lane: Lane, question: Question, attempt: Attempt) -> str:
         """The reason why nobody is asked about this one now; empty where somebody may be.

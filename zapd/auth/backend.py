@@ -53,7 +53,8 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     domain: str
     mechanism: str
     address: str
-    """Normalised: IPv4-mapped IPv6 is IPv4; ipc reads ``ipc:uid=…,gid=…,pid=…``."""
+    """Normalised: IPv4-mapped IPv6 is IPv4; ipc reads ``ipc:uid=…,gid=…,pid=…``. With NULL it is all there is;
+    that it may come, the domain's ``allow`` has said. It is the word of the agent."""
     key: bytes = b""
     """CURVE: the client's long-term public key, 32 octets."""
     username: str = ""

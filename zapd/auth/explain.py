@@ -71,7 +71,7 @@ async def explain(
     steps.append(ExplainStep("address", barred or "ok", why, _since(started), 400 if barred else 0))
     if barred:
         return steps
-    if request.mechanism == "NULL":
+    if lane.null_decision is not None:
         steps.append(_ban_step(banned := bans.of_address(address, request.domain)))
         if banned is not None:
             return steps
@@ -115,9 +115,7 @@ def _ban_step(ban: Ban | None) -> ExplainStep:
 
 def _penalty_step(throttle: Throttle, lane: Lane, question: Question) -> ExplainStep:
     """Whether a wrong try of late holds it up; a key that is known by heart passes all the same."""
-    found = throttle.attempt(
-        question.address, lane.rule.pattern, question.username or question.key, question.password
-    ).look()
+    found = throttle.about(question, lane.rule.pattern).look()
     if found is None:
         return ExplainStep("penalty", "ok")
     kind, seconds = found

@@ -46,7 +46,7 @@ class Lane:
     not_now: bool = False
     """The refusal may heal: 300, else 400."""
     null_decision: Decision | None = None
-    """What NULL is answered once the address is allowed."""
+    """What NULL is answered once the address is allowed, where no backend is asked who it is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,13 +102,13 @@ class Lanes:
         rule = plan.rule
         if mechanism not in rule.mechanisms:
             return self._refusal(mechanism, "mechanism_not_allowed", rule)
-        if mechanism == "NULL":
-            if not plan.addresses.restricted:
-                return self._refusal(mechanism, "address_not_allowed", rule)
-            granted = Decision(null_reply(rule.null_user), "granted", rule.null_user)
-            return self._open(mechanism, plan, Chain(rule, ()), granted)
+        if mechanism == "NULL" and not plan.addresses.restricted:
+            return self._refusal(mechanism, "address_not_allowed", rule)
         chain = self._chain(plan, mechanism)
         if not len(chain):
+            if mechanism == "NULL" and rule.null_by_address:
+                granted = Decision(null_reply(rule.null_user), "granted", rule.null_user)
+                return self._open(mechanism, plan, chain, granted)
             return self._refusal(mechanism, "no_backend", rule)
         return self._open(mechanism, plan, chain)
 

@@ -102,6 +102,9 @@ class LastGood:
         self.generation += 1
 
     def _account(self, question: Question) -> bytes:
+        who = question.username or question.key
+        if not who:  # NULL: whoever comes from there
+            return self._hash.of(question.domain.encode("utf-8", "surrogatepass"), place_of(question.address))
         return self._hash.of(
             question.domain.encode("utf-8", "surrogatepass"),
             question.mechanism.encode("ascii"),

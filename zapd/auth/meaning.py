@@ -25,7 +25,12 @@ _REASON: Final = {
     Outcome.NOT_YET: "not_yet",
     Outcome.UNAVAILABLE: "backend_unavailable",
 }
-_UNKNOWN: Final = {"CURVE": "unknown_key", "PLAIN": "unknown_user", "GSSAPI": "unknown_principal"}
+_UNKNOWN: Final = {
+    "CURVE": "unknown_key",
+    "PLAIN": "unknown_user",
+    "GSSAPI": "unknown_principal",
+    "NULL": "unknown_peer",
+}
 _FINAL: Final = frozenset({Outcome.REJECT, Outcome.LOCKED})
 
 

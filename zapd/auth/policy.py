@@ -58,7 +58,7 @@ class Rule:
     grace: float = 0.0
     """How long an agent cut off from every zapd may repeat the last 200."""
     null_user: str = ""
-    """The user id of a peer that NULL let in."""
+    """The user id of a peer that NULL let in, where no backend says who it is."""
     deadline: float = 1.0
     """For all backends together; past it the answer is 300."""
     backend_deadline: float = 0.8
@@ -69,6 +69,12 @@ class Rule:
     """How long a 200 that was dear to get may be repeated, where its backends say no less; 0 is never."""
     cache_bad: float = math.inf
     """The same for refusals."""
+
+    @property
+    def null_by_address(self) -> bool:
+        """Whether ``allow`` alone may grant NULL, where none of `backends` answers it. A rule for NULL alone that
+        names backends means to ask them."""
+        return not self.backends or self.mechanisms != {"NULL"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,6 +21,8 @@ def question_of(request: ZapRequest, address: str) -> Question | str:
     if mechanism == "CURVE":
         key = request.credentials[0]
         return Question(request.domain, mechanism, address, key) if len(key) == 32 else "bad_credentials"
+    if mechanism == "NULL":
+        return Question(request.domain, mechanism, address)
     try:
         username = request.credentials[0].decode("utf-8")
     except UnicodeDecodeError:

@@ -35,7 +35,12 @@ _BEFORE: Final = frozenset(
     }
 )
 """Decided before any rule, and so the same whatever the rules."""
-_UNKNOWN: Final = {"CURVE": "unknown_key", "PLAIN": "unknown_user", "GSSAPI": "unknown_principal"}
+_UNKNOWN: Final = {
+    "CURVE": "unknown_key",
+    "PLAIN": "unknown_user",
+    "GSSAPI": "unknown_principal",
+    "NULL": "unknown_peer",
+}
 _UNDECIDABLE: Final = 0
 
 
@@ -73,7 +78,7 @@ class Anew:
     reason: str
     """A reason code; or, where it cannot be known, why not."""
     principal: str = ""
-    """NULL: as whom it would be let in."""
+    """NULL: as whom it would be let in, by the rule or by the backend of then."""
 
     @property
     def decidable(self) -> bool:
@@ -117,7 +122,10 @@ class Replay:
         if barred is not None:
             return barred
         if past.mechanism == "NULL":
-            return Anew(200, "granted", plan.rule.null_user)
+            if not links:
+                return Anew(200, "granted", plan.rule.null_user)
+            if not trail:
+                return Anew(_UNDECIDABLE, f"backend {links[0].backend} was not asked then")
         if past.reason in FORM:
             return Anew(400, past.reason)
         if not trail and past.reason in _RULES:
@@ -128,7 +136,8 @@ class Replay:
 
     def _trail(self, domain: str, past: Asked) -> Sequence[tuple[str, str, float]]:
         """Who said what; of an answer from memory, what was said when it was given first."""
-        key = (domain, past.mechanism, past.key, past.username, str(past.status), past.reason)
+        who = (past.principal, past.address) if past.mechanism == "NULL" else (past.key, past.username)
+        key = (domain, past.mechanism, *who, str(past.status), past.reason)
         if past.trail:
             self._memory[key] = past.trail
             self._memory.move_to_end(key)
@@ -148,7 +157,7 @@ class Replay:
                 return Anew(_UNDECIDABLE, f"backend {link.backend} is set up otherwise now")
             said, spent = trail[link.backend]
             if said == "stale" and link.backend in self.forgiving:
-                return Anew(200, "granted_stale")
+                return Anew(200, "granted_stale", _as_whom(past))
             try:
                 outcome = Outcome.UNAVAILABLE if said == "stale" else Outcome(said)
             except ValueError:
@@ -172,7 +181,7 @@ def _barred(plan: Plan, past: Asked, links: Sequence[Link]) -> Anew | None:
         return Anew(400, "mechanism_not_allowed")
     if past.mechanism == "NULL" and not plan.addresses.restricted:
         return Anew(400, "address_not_allowed")
-    if past.mechanism != "NULL" and not links:
+    if not links and not (past.mechanism == "NULL" and rule.null_by_address):
         return Anew(300, "no_backend")
     _, barred = plan.addresses.check(past.address)
     return Anew(400, barred) if barred else None
@@ -184,7 +193,7 @@ def _meaning(outcome: Outcome, rule: Rule, past: Asked) -> Anew:
         case Outcome.ACCEPT:
             if past.reason == "bad_principal":
                 return Anew(300, past.reason)
-            return Anew(200, "granted")
+            return Anew(200, "granted", _as_whom(past))
         case Outcome.UNKNOWN if past.mechanism == "CURVE" and rule.unknown_keys == "pending":
             return Anew(300, "pending_approval")
         case Outcome.UNKNOWN:
@@ -193,3 +202,7 @@ def _meaning(outcome: Outcome, rule: Rule, past: Asked) -> Anew:
             return Anew(400, past.reason if past.status == 400 else outcome.value)
         case _:
             return Anew(300, past.reason if past.status == 300 else outcome.value)
+
+
+def _as_whom(past: Asked) -> str:
+    return past.principal if past.mechanism == "NULL" else ""

@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from zapd.auth.address import AddressSet, read_again, source_of
+from zapd.auth.backend import Question
 from zapd.auth.debts import GUESS, Debts, Kind, open_tries
 from zapd.auth.memo import Memo
 from zapd.auth.question import folded_name
@@ -127,6 +128,8 @@ class Throttle:
         self.wrong = 0
         """New wrong tries."""
         self._secret = secret or os.urandom(32)
+        self.exempt = Attempt(self, None, b"")
+        """One that counts for nothing."""
         self._open: dict[bytes, dict[bytes, int]] = {}
         """Guesses that are being asked about now, by debtor, and by how many at once."""
         self._apply(terms or Terms())
@@ -161,7 +164,7 @@ class Throttle:
         """
         source = self._sources.get(address) or self._sources.put(address, self._source(address))
         if source == _TRUSTED:
-            return Attempt(self, None, b"")
+            return self.exempt
         folded = name if isinstance(name, bytes) else folded_name(name)
         where, who = source.encode("utf-8", "surrogatepass"), realm.encode("utf-8", "surrogatepass")
         pair = self._mark(b"name", where, who, folded)
@@ -172,6 +175,12 @@ class Throttle:
             guess = self._mark(b"guess", who, folded)
             trace = Trace(self._mark(b"address", where), b"", b"", guess[:GUESS])
         return Attempt(self, trace, pair)
+
+    def about(self, question: Question, realm: str) -> Attempt:
+        """`attempt` for what backends are asked. Whoever comes with nothing (NULL) guesses nothing."""
+        if question.mechanism == "NULL":
+            return self.exempt
+        return self.attempt(question.address, realm, question.username or question.key, question.password)
 
     def take(self, traces: Iterable[Trace]) -> None:
         """What was seen elsewhere, by somebody with the same secret."""
@@ -321,7 +330,7 @@ class Attempt:
     __slots__ = ("_pair", "_throttle", "_trace")
 
     def __init__(self, throttle: Throttle, trace: Trace | None, pair: bytes) -> None:
-        """Made by `Throttle.attempt`. Without a ``trace`` it comes from a trusted network."""
+        """Made by `Throttle.attempt`. Without a ``trace`` it counts for nothing."""
         self._throttle = throttle
         self._trace = trace
         self._pair = pair

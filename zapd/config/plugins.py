@@ -7,6 +7,7 @@ Nothing is connected and no file of a backend is read.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import cast
@@ -32,25 +33,48 @@ def ask_plugins(
     except ConfigurationError as error:
         findings.mistake(("database", "url"), str(error), "")
     context = BackendContext(base_dir=base, hash_pool=HashPool(1), database=engine)
+    answered: dict[str, frozenset[str]] = {}
     for name, backend in sections.backend.items():
         point = found.get(backend.type)
         if point is not None and (engine is not None or backend.type != "sql"):
-            _ask(name, backend, point, context, findings)
+            made = _ask(name, backend, point, context, findings)
+            if made is not None:
+                answered[name] = made.mechanisms
+    _check_domains(sections, answered, findings)
     if engine is not None:
         engine.dispose()
 
 
+def _check_domains(sections: Sections, answered: Mapping[str, frozenset[str]], findings: Findings) -> None:
+    """Warn of mechanisms that a domain allows and none of its backends answers."""
+    for pattern, domain in sections.domain.items():
+        names = [link.backend for link in domain.backends]
+        if not names or not all(name in answered for name in names):
+            continue
+        could = frozenset[str]().union(*(answered[name] for name in names))
+        for mechanism in domain.mechanisms:
+            # NULL beside others is the address rules' own, unless a backend answers it.
+            if mechanism not in could and (mechanism != "NULL" or len(domain.mechanisms) == 1):
+                findings.warn(
+                    ("domain", pattern, "backends"),
+                    f"none of them answers {mechanism}, so that its questions hear 300",
+                    "add one that does"
+                    + (", or name none: then allow alone grants" if mechanism == "NULL" else ""),
+                )
+
+
 def _ask(
     name: str, backend: BackendSection, point: EntryPoint, context: BackendContext, findings: Findings
-) -> None:
+) -> Backend | None:
     try:
         settings = backend.revealed_settings()
     except ConfigurationError:
-        return  # reported with the secret
+        return None  # reported with the secret
     try:
         made = cast(type[Backend], point.load()).from_settings(name, settings, context)
         for setting, problem, mend in getattr(made, "warnings", ()):
             findings.warn(("backend", name, setting), problem, mend)
+        return made
     except (ImportError, AttributeError) as error:
         findings.warn(
             ("backend", name, "type"),
@@ -63,3 +87,4 @@ def _ask(
         places = {setting: re.search(rf"\b{re.escape(setting)}\b", words) for setting in settings}
         named = sorted((place.start(), setting) for setting, place in places.items() if place is not None)
         findings.mistake(("backend", name, *(setting for _, setting in named[:1])), words, "")
+    return None

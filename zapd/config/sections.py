@@ -191,7 +191,7 @@ class BackendSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
     type: str
-    """The plugin: `sql`, `passwd`, `ldap`, `pam`, `jwt`, `http`, or what another package offers as a
+    """The plugin: `sql`, `passwd`, `ldap`, `pam`, `jwt`, `local`, `http`, or what another package offers as a
     `zapd.backends` entry point."""
     deadline: Duration | None = None
     """How long it may take to answer, where that is less than the `backend_deadline` of the domain."""
@@ -317,7 +317,8 @@ class DomainSection(Section):
     `{ backend = "staff", on_unavailable = "next" }`."""
     allow: Strings = ()
     """Addresses that may come: networks in CIDR form, `ipc`, `ipc:uid=N`, `ipc:gid=N`. Empty is everywhere, but
-    for NULL, which is granted by an explicit list alone."""
+    for NULL, which needs an explicit list: it alone grants, unless a backend of the domain answers NULL and says
+    who comes from there."""
     deny: Strings = ()
     """Addresses that may not come, whatever `allow` says."""
     unknown_keys: Literal["refuse", "pending"] = "refuse"
@@ -325,7 +326,7 @@ class DomainSection(Section):
     grace: Duration = 0.0
     """How long an agent cut off from every zapd may repeat the last 200; at most a day."""
     null_user: str = ""
-    """The user id of those whom NULL lets in."""
+    """The user id of those whom NULL lets in, where no backend says who they are."""
     deadline: Duration | None = None
     """For all backends together; `limits.plan_deadline` unless named."""
     backend_deadline: Duration | None = None

@@ -43,12 +43,17 @@ _octets = count(1)
 
 
 def elsewhere(question: Question, *, username: str | None = None, password: bytes | None = None) -> Question:
-    """The same question from a place that no other of the test's comes from, perhaps with another credential."""
+    """The same question from a place that no other of the test's comes from, perhaps with another credential. Of
+    who comes with nothing but an address (NULL) only the process is another."""
     number = next(_octets)
+    address = f"198.{18 + number // 65536 % 2}.{number // 256 % 256}.{number % 256}"
+    if question.mechanism == "NULL":
+        user, _, _process = question.address.partition(",pid=")
+        address = f"{user},pid={number}" if user.startswith("ipc:") else user
     return Question(
         question.domain,
         question.mechanism,
-        f"198.{18 + number // 65536 % 2}.{number // 256 % 256}.{number % 256}",
+        address,
         question.key,
         question.username if username is None else username,
         question.password if password is None else password,
