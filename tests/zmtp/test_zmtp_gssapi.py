@@ -84,6 +84,16 @@ def test_gssapi_is_registered() -> None:
     assert lookup("GSSAPI").client is GssapiClient
 
 
+@pytest.mark.parametrize("name", ["NULL", "PLAIN", "CURVE", "gssapi", "GSSAPI\0NULL", "GSSAPI2", ""])
+@pytest.mark.parametrize("plaintext", [False, True])
+def test_no_other_mechanism_gets_in(name: str, plaintext: bool) -> None:
+    """The mechanism is ours to choose (CVE-2014-7202), and what a peer of another says next is not looked at."""
+    server = Connection(GssapiServer(Realm().accept, plaintext), "ROUTER")
+    greeting = GREETING[:12] + name.encode().ljust(20, b"\0") + GREETING[32:]
+    server.receive_data(greeting + encode_command(b"\x05READY" + METADATA) + b"\0\5hello")
+    assert "mechanism mismatch" in failure(server)
+
+
 @pytest.mark.parametrize("plaintext", [False, True])
 @pytest.mark.parametrize("piece", [0, 1, 7, 64])
 def test_two_engines_however_the_octets_are_cut(plaintext: bool, piece: int) -> None:
