@@ -24,11 +24,11 @@ from zapd.admin.services import changes
 from zapd.admin.services.agents import NewAgent
 from zapd.admin.services.importing import ImportRefused, Tally
 from zapd.admin.services.keys import NewKey
-from zapd.errors import Forbidden, InvalidInput, Unavailable
+from zapd.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from zapd.store import tables
 from zapd.store.changes import ChangeLog
 from zapd.store.engine import reading
-from zapd.zmtp.keys import encode_key, generate_keypair
+from zapd.zmtp.keys import decode_public_key, encode_key, generate_keypair
 
 BCRYPT = "$2y$05$BGOpAmPG5g5Cvka2GQ33zeA8ODVqVUWVHPrLwbmAAeIw8b.0AdHlC"
 
@@ -194,6 +194,37 @@ async def test_a_revocation_has_its_turn_before_an_import_is_journalled(admin: A
     (await importing).listing.close()
     events = [event.event for event in admin.journal.events]
     assert events.index("key.revoke") < len(events) - 1
+
+
+@pytest.mark.parametrize("what", ["key", "agent", "else"])
+async def test_what_happens_while_an_import_is_made(admin: Admin, monkeypatch: pytest.MonkeyPatch, what: str):
+    """Rows are made while others change the registry: a key that was taken meanwhile, by a client or by an agent,
+    keeps the file out whole; any other change lets it in."""
+    key, rows = _z85(), [f"{_quoted(_z85())},alice" for _ in range(5)]
+    enter = admin.road._move_in
+
+    async def late(*arguments: Any) -> None:
+        monkeypatch.setattr(admin.road, "_move_in", enter)
+        admin.road._order.release()
+        match what:
+            case "key":
+                await admin.keys.add(ADMIN, NewKey(decode_public_key(key), "bob"))
+            case "agent":
+                await admin.agents.enroll(ADMIN, NewAgent("edge", decode_public_key(key)))
+            case _:
+                await admin.keys.add(ADMIN, NewKey(decode_public_key(_z85()), "bob"))
+        await admin.road._order.acquire()
+        await enter(*arguments)
+
+    monkeypatch.setattr(admin.road, "_move_in", late)
+    if what == "else":
+        tally = await _import(admin, _csv(f"{_quoted(key)},alice", *rows))
+        assert (tally.added, _items(tally)) == (6, [])
+        assert _count(admin) == (7, 7)
+        return
+    with pytest.raises(Conflict):
+        await _import(admin, _csv(*rows, f"{_quoted(key)},alice"))
+    assert _count(admin) == (1 if what == "key" else 0, 1)
 
 
 async def test_users_come_with_their_hashes(admin: Admin):

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, insert, or_, select, update
 
 from zapd.errors import NotFound
 from zapd.store.tables import agents
@@ -70,6 +70,14 @@ class AgentRegistry:
             if record.previous_key is not None:
                 found[record.previous_key] = record
         return found
+
+    def hold_any(self, connection: Connection, place: Table) -> bool:
+        """Whether any key of a table's column ``public_key`` is an agent's, or was before its last rotation."""
+        keys = place.c.public_key
+        return any(
+            connection.execute(select(keys).join(agents, mine == keys).limit(1)).first()
+            for mine in (agents.c.public_key, agents.c.previous_key)
+        )
 
     def get(self, connection: Connection, name: str) -> AgentRecord:
         """As `find`, but raises `NotFound`."""

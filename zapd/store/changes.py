@@ -14,6 +14,7 @@ from typing import TypedDict
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from zapd.store.staging import Stage
 from zapd.store.tables import change_log
 
 
@@ -58,11 +59,10 @@ class ChangeLog:
         )
         return int(result.scalar_one())
 
-    def append_many(self, connection: Connection, rows: Sequence[LogRow]) -> None:
-        """As `append`, without their sequences: they lie between `last` before and after, since nobody else
-        writes meanwhile."""
-        if rows:
-            connection.execute(insert(change_log), [{**row, "journalled": False} for row in rows])
+    def stage_many(self, stage: Stage, rows: Sequence[LogRow]) -> None:
+        """As `append`, when the stage moves in, without their sequences: they lie between `last` before and after,
+        since nobody else writes meanwhile."""
+        stage.put(change_log, [{**row, "journalled": False} for row in rows])
 
     def between(
         self, connection: Connection, after: int, last: int, *, limit: int = 1000

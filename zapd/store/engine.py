@@ -66,12 +66,18 @@ def writing(engine: Engine) -> Iterator[Connection]:
     Without that, a reader of the change log on PostgreSQL could see sequence 11 while 10 is not yet
     committed, and never see 10. Commits when the block ends, rolls back when it raises.
     """
-    with engine.connect() as plain:
-        connection = plain.execution_options(zapd_write=True)
-        with connection.begin():
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": WRITE_LOCK})
-            yield connection
+    with engine.connect() as connection, writing_on(connection):
+        yield connection
+
+
+@contextmanager
+def writing_on(connection: Connection) -> Iterator[None]:
+    """As `writing`, on a connection that is there."""
+    connection.execution_options(zapd_write=True)
+    with connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": WRITE_LOCK})
+        yield
 
 
 @contextmanager

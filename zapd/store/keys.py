@@ -15,6 +15,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
 
 from zapd.errors import NotFound
+from zapd.store.staging import Stage
 from zapd.store.tables import keys
 
 
@@ -73,10 +74,9 @@ class KeyRegistry:
         query = select(*_COLUMNS).where(keys.c.fingerprint.in_(fingerprints))
         return {row.fingerprint: _record(row) for row in connection.execute(query)}
 
-    def add_many(self, connection: Connection, records: Sequence[KeyRecord]) -> None:
-        """`add` for some hundreds."""
-        if records:
-            connection.execute(insert(keys), [_values(record) for record in records])
+    def stage_many(self, stage: Stage, records: Sequence[KeyRecord]) -> None:
+        """`add` for some hundreds, when the stage moves in."""
+        stage.put(keys, [_values(record) for record in records])
 
     def get(self, connection: Connection, fingerprint: str) -> KeyRecord:
         """As `find`, but raises `NotFound`."""
@@ -109,8 +109,10 @@ class KeyRegistry:
     def expired(self, connection: Connection, origin: str, before: datetime, *, limit: int) -> Sequence[KeyRecord]:
         """Active keys of such an origin that ended before then, the longest gone first."""
         ours = (keys.c.origin.is_not(None), keys.c.origin.startswith(origin), keys.c.state == KeyState.ACTIVE)
-        query = select(*_COLUMNS).where(*ours, keys.c.expires < before).order_by(keys.c.expires).limit(limit)
-        return [_record(row) for row in connection.execute(query)]
+        query = (
+            select(*_COLUMNS).where(*ours, keys.c.expires < before).order_by(keys.c.expires, keys.c.fingerprint)
+        )
+        return [_record(row) for row in connection.execute(query.limit(limit))]
 
     def page(
         self, connection: Connection, *, after: str = "", limit: int, where: Sequence[ColumnElement[bool]] = ()

@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 
 from zapd.errors import NotFound
+from zapd.store.staging import Stage
 from zapd.store.tables import users
 
 
@@ -58,10 +59,9 @@ class UserRegistry:
         query = select(*_COLUMNS).where(users.c.name.in_(names))
         return {row.name: _record(row) for row in connection.execute(query)}
 
-    def add_many(self, connection: Connection, records: Sequence[UserRecord]) -> None:
-        """`add` for some hundreds."""
-        if records:
-            connection.execute(insert(users), [_values(record) for record in records])
+    def stage_many(self, stage: Stage, records: Sequence[UserRecord]) -> None:
+        """`add` for some hundreds, when the stage moves in."""
+        stage.put(users, [_values(record) for record in records])
 
     def get(self, connection: Connection, name: str) -> UserRecord:
         """As `find`, but raises `NotFound`."""

@@ -12,13 +12,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from zapd.admin.requests import stamped
@@ -27,7 +28,9 @@ from zapd.audit.event import AuditEvent
 from zapd.audit.journal import JournalUnavailable
 from zapd.errors import Conflict, Unavailable
 from zapd.store.changes import ChangeLog, LoggedChange, LogRow
-from zapd.store.engine import reading, writing
+from zapd.store.engine import reading, writing, writing_on
+from zapd.store.staging import Stage, staging
+from zapd.store.tables import change_log
 from zapd.store.types import now
 
 Result = TypeVar("Result")
@@ -90,7 +93,20 @@ class Change(Generic[Result]):
 
 
 Note = Callable[[AuditEvent], None]
-"""Writes one event into the change log, in the transaction under way."""
+"""Writes one event into the change log, with the rows that are being made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Many(Generic[Result]):
+    """What an import does."""
+
+    tables: Sequence[Table]
+    """Those that it adds rows to."""
+    prepare: Callable[[Stage, Note], Result]
+    """Makes rows and an event for each. Others change the registry meanwhile."""
+    check: Callable[[Stage], None]
+    """Called in the transaction, before the rows are moved into it: raises where they no longer may be. That one
+    of them is there already need not be looked for."""
 
 
 class ChangeRoad:
@@ -167,16 +183,15 @@ class ChangeRoad:
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
-    async def change_many(self, work: Callable[[Connection, Note], Result]) -> Result:
-        """As `change`, for an import: ``work`` notes an event for each row that it writes, and all of it happens
-        in one transaction or not at all. It may open access.
+    async def change_many(self, many: Many[Result]) -> Result:
+        """As `change`, for an import: all of it happens in one transaction or not at all. It may open access.
 
-        However many there are, no more than a page of events is in memory: the journal gets them from the change
-        log, in its order. Between two pages other changes have their turn, so that a revocation never waits for
-        the end of an import; an event's ``change`` tells the order in which things took force.
+        Rows and events are made beside the registry, which takes long and holds up nobody, and then moved in; a
+        revocation waits for the moving alone. However many there are, no more than a page of events is in memory:
+        the journal gets them from the change log, in its order. Between two pages other changes have their turn;
+        an event's ``change`` tells the order in which things took force.
         """
-        await self._take_turn()
-        task = asyncio.ensure_future(self._change_many(work))
+        task = asyncio.ensure_future(self._change_many(many))
         self._under_way.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
@@ -232,9 +247,8 @@ class ChangeRoad:
 
     async def _change(self, work: Callable[[Connection], Change[Result]], opens: bool) -> Result:
         try:  # in turn, so that the journal has changes in the order of the change log
-            recorder = self._recorder
-            if opens and recorder is not None and not recorder.writable:
-                raise Unavailable(_NO_JOURNAL)
+            if opens:
+                self._insist_on_journal()
             result, changes = await _off_the_loop(lambda: self._commit(work), self._writer)
             if changes:
                 if opens:
@@ -275,13 +289,27 @@ class ChangeRoad:
                 changes.append((sequence, msgspec.structs.replace(event, change=sequence)))
         return change.result, changes
 
-    async def _change_many(self, work: Callable[[Connection, Note], Result]) -> Result:
+    async def _change_many(self, many: Many[Result]) -> Result:
+        self._insist_on_journal()
+        stack = ExitStack()
+        try:
+            stage = await _off_the_loop(
+                lambda: stack.enter_context(staging(self._engine, [*many.tables, change_log])), self._readers
+            )
+            result = await _off_the_loop(lambda: self._stage(stage, many), self._readers)
+            await self._take_turn()
+            await self._move_in(stage, many)
+            return result
+        finally:
+            await _off_the_loop(stack.close, self._readers)
+
+    async def _move_in(self, stage: Stage, many: Many[Result]) -> None:
+        """Called with the turn, which it gives back."""
         held = True
         try:
             recorder = self._recorder
-            if recorder is not None and not recorder.writable:
-                raise Unavailable(_NO_JOURNAL)
-            result, first, last = await _off_the_loop(lambda: self._commit_many(work), self._writer)
+            self._insist_on_journal()
+            first, last = await _off_the_loop(lambda: self._commit_many(stage, many), self._writer)
             while recorder is not None and first < last:
                 page = await self.read(
                     lambda found, after=first: self._log.between(  # type: ignore[misc]  # bound at once
@@ -300,20 +328,16 @@ class ChangeRoad:
                 await self._order.acquire()
                 held = True
             await self._bring_into_force()
-            return result
         finally:
             if held:
                 self._order.release()
 
-    def _commit_many(self, work: Callable[[Connection, Note], Result]) -> tuple[Result, int, int]:
-        """The result, and the change log's ends before and after: what lies between is ours, since one at a time
-        writes."""
-        with writing(self._engine) as connection:
-            before = self._log.last(connection)
+    def _stage(self, stage: Stage, many: Many[Result]) -> Result:
+        with stage.connection.begin():
             waiting: list[LogRow] = []
 
             def flush() -> None:
-                self._log.append_many(connection, waiting)
+                self._log.stage_many(stage, waiting)
                 waiting.clear()
 
             def note(event: AuditEvent) -> None:
@@ -321,9 +345,21 @@ class ChangeRoad:
                 if len(waiting) >= _PAGE:
                     flush()
 
-            result = work(connection, note)
+            result = many.prepare(stage, note)
             flush()
-            return result, before, self._log.last(connection)
+            return result
+
+    def _commit_many(self, stage: Stage, many: Many[Result]) -> tuple[int, int]:
+        """The change log's ends before and after: what lies between is ours, since one at a time writes."""
+        with writing_on(stage.connection):
+            before = self._log.last(stage.connection)
+            many.check(stage)
+            stage.move()
+            return before, self._log.last(stage.connection)
+
+    def _insist_on_journal(self) -> None:
+        if self._recorder is not None and not self._recorder.writable:
+            raise Unavailable(_NO_JOURNAL)
 
     def _row(self, event: AuditEvent) -> LogRow:
         return {

@@ -1,8 +1,9 @@
 """Imports: a file of many rows goes in whole, or not at all, or without the rows that cannot go in.
 
-First every row is read and checked away from the database; what came of it waits in a temporary file. Then one
-transaction looks at what is there already, writes what is new, and notes an event for each row. A dry run does the
-same and writes nothing. However long the file, memory holds some hundreds of rows (and who stands in which line).
+First every row is read and checked away from the database; what came of it waits in a temporary file. Then it is
+held against what is there already; what is new, and an event for each row, is made beside the registry. One short
+transaction moves it in. A dry run looks and writes nothing. However long the file, memory holds some hundreds of
+rows (and who stands in which line).
 
 The work is done in threads beside a daemon that decides, so they take a breath every few milliseconds: the
 interpreter is the loop's first of all.
@@ -19,11 +20,12 @@ from enum import StrEnum
 from typing import IO, Final, Generic, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 
 from zapd.admin.exchange.reading import Unreadable
-from zapd.admin.services.changes import ChangeRoad, Note
+from zapd.admin.services.changes import ChangeRoad, Many, Note
 from zapd.errors import Forbidden, InvalidInput, Unavailable, ZapdError
+from zapd.store.staging import Stage
 
 Row = TypeVar("Row", contravariant=True)
 Record = TypeVar("Record")
@@ -107,8 +109,17 @@ class Plan(Protocol[Row, Record]):
         """For each: None when it is new, ``""`` when it is there just so, else why it cannot be."""
         ...
 
-    def write(self, connection: Connection, records: Sequence[Record], note: Note) -> None:
+    @property
+    def table(self) -> Table:
+        """Where they go."""
+        ...
+
+    def write(self, stage: Stage, records: Sequence[Record], note: Note) -> None:
         """Insert, with an event each."""
+        ...
+
+    def check(self, stage: Stage) -> None:
+        """Raise what would be wrong with the new ones now, but for their being there already."""
         ...
 
 
@@ -138,11 +149,11 @@ class Importer:
                 try:
                     await asyncio.to_thread(work.prepare, rows)
                     if dry_run:
-                        await self._road.read(lambda found: work.enter(found, None), patience=_PATIENCE)
+                        await self._road.read(work.look, patience=_PATIENCE)
                     else:
                         if work.bad and not partial:
                             work.refuse()
-                        await self._road.change_many(work.enter)
+                        await self._road.change_many(Many([plan.table], work.enter, plan.check))
                 except BaseException:
                     work.tally.listing.close()
                     raise
@@ -194,8 +205,15 @@ class _Work(Generic[Row, Record]):
             octets = encode((entry, record))
             self._spool.write(len(octets).to_bytes(4, "big") + octets)
 
-    def enter(self, connection: Connection, note: Note | None) -> None:
-        """Look at what is there, write what is new; without ``note`` only look. Raises `ImportRefused`."""
+    def look(self, connection: Connection) -> None:
+        """Look at what is there."""
+        self._go_through(connection, lambda _new: None)
+
+    def enter(self, stage: Stage, note: Note) -> None:
+        """Look at what is there, write what is new. Raises `ImportRefused`."""
+        self._go_through(stage.connection, lambda new: self._plan.write(stage, new, note))
+
+    def _go_through(self, connection: Connection, write: Callable[[Sequence[Record]], None]) -> None:
         tally = self.tally
         for chunk in self._chunks():
             good = [record for _, record in chunk if record is not None]
@@ -217,8 +235,8 @@ class _Work(Generic[Row, Record]):
                     if record is not None:
                         self._tell(refused)
                     self._list(refused)
-            if note is not None and new:
-                self._plan.write(connection, new, note)
+            if new:
+                write(new)
             time.sleep(_BREATH)
         if tally.refused and not tally.dry_run and not self._partial:
             self.refuse()

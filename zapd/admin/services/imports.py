@@ -25,9 +25,10 @@ from zapd.admin.services.key_checks import (
 from zapd.audit.event import Tag
 from zapd.auth.hash_kinds import cost_of
 from zapd.errors import Conflict, InvalidInput
-from zapd.store import rules
+from zapd.store import rules, tables
 from zapd.store.agents import AgentRegistry
 from zapd.store.keys import KeyRecord, KeyRegistry, KeyState
+from zapd.store.staging import Stage
 from zapd.store.users import UserRecord, UserRegistry, UserState
 from zapd.zmtp.keys import decode_public_key, fingerprint_id
 
@@ -78,6 +79,8 @@ class ImportService:
 
 
 class _Keys(Plan[KeyRow, KeyRecord]):
+    table = tables.keys
+
     def __init__(
         self,
         actor: Actor,
@@ -138,13 +141,19 @@ class _Keys(Plan[KeyRow, KeyRecord]):
 
         return [verdict(record) for record in records]
 
-    def write(self, connection: Connection, records: Sequence[KeyRecord], note: Note) -> None:
-        self._keys.add_many(connection, records)
+    def write(self, stage: Stage, records: Sequence[KeyRecord], note: Note) -> None:
+        self._keys.stage_many(stage, records)
         for record in records:
             note(key_service.event(Tag.KEY_ADD, self._actor, None, record))
 
+    def check(self, stage: Stage) -> None:
+        if self._agents.hold_any(stage.connection, stage.waiting(tables.keys)):
+            raise Conflict("An agent was enrolled meanwhile with a key of this file. Look again.")
+
 
 class _Users(Plan[UserRow, UserRecord]):
+    table = tables.users
+
     def __init__(self, actor: Actor, moment: datetime, default: Callable[[], tuple[str, ...]]) -> None:
         self._actor = actor
         self._moment = moment
@@ -184,10 +193,13 @@ class _Users(Plan[UserRow, UserRecord]):
 
         return [verdict(record) for record in records]
 
-    def write(self, connection: Connection, records: Sequence[UserRecord], note: Note) -> None:
-        self._users.add_many(connection, records)
+    def write(self, stage: Stage, records: Sequence[UserRecord], note: Note) -> None:
+        self._users.stage_many(stage, records)
         for record in records:
             note(user_service.event(Tag.USER_ADD, self._actor, None, record))
+
+    def check(self, stage: Stage) -> None:
+        pass
 
 
 def _check_order(not_before: datetime | None, expires: datetime | None) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from zapd.admin.requests import current_request, stamped
 from zapd.admin.roles import Actor, Role
 from zapd.admin.services.audit import Slots
-from zapd.admin.services.changes import Change, ChangeRoad, Note
+from zapd.admin.services.changes import Change, ChangeRoad, Many, Note
 from zapd.admin.services.common import iso
 from zapd.admin.services.enrolling import STRANGER, Braking, Enrolled, Recording, Refused, TooManyTries
 from zapd.admin.services.key_checks import ServerKeys, refuse_agents_key, refuse_known_key, refuse_server_key
@@ -33,6 +33,7 @@ from zapd.errors import Conflict, InvalidInput, Unavailable, ZapdError
 from zapd.store import rules
 from zapd.store.agents import AgentRegistry
 from zapd.store.keys import KeyRecord, KeyRegistry, KeyState
+from zapd.store.staging import Stage
 from zapd.zap import ZapRequest
 from zapd.zap.request import MalformedRequest, parse_request, serialize_request
 from zapd.zmtp.keys import check_public_key, fingerprint, fingerprint_id
@@ -201,15 +202,22 @@ class SignInService:
         if not await self._road.read(lambda found: self._keys.expired(found, ORIGIN, before, limit=1)):
             return 0
 
-        def work(connection: Connection, note: Note) -> int:
-            gone = self._keys.expired(connection, ORIGIN, before, limit=SWEEP)
+        gone: list[KeyRecord] = []
+
+        def prepare(stage: Stage, note: Note) -> int:
+            gone.extend(self._keys.expired(stage.connection, ORIGIN, before, limit=SWEEP))
             for key in gone:
-                self._keys.remove(connection, key.fingerprint)
                 gone_by_itself = key_event(Tag.KEY_REMOVE, Actor("zapd", Role.VIEWER, ()), key, key)
                 note(msgspec.structs.replace(gone_by_itself, after=None))
             return len(gone)
 
-        return await self._road.change_many(work)
+        def remove(stage: Stage) -> None:
+            if self._keys.expired(stage.connection, ORIGIN, before, limit=SWEEP) != gone:
+                raise Conflict("Somebody changed such a key at the same moment.")
+            for key in gone:
+                self._keys.remove(stage.connection, key.fingerprint)
+
+        return await self._road.change_many(Many((), prepare, remove))
 
     def _register(
         self, connection: Connection, wanted: SignIn, domain: str, rule: SignInRule, judged: Judged
