@@ -10,10 +10,23 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from bench import bulkhead, flat, flood, handshakes, latency, link, machine, plain, questions, shapes, workers
+from bench import (
+    bulkhead,
+    flame,
+    flat,
+    flood,
+    handshakes,
+    latency,
+    link,
+    machine,
+    plain,
+    questions,
+    shapes,
+    workers,
+)
 from bench.options import Options, parser
 
-PARTS = (questions, shapes, plain, flat, latency, bulkhead, link, handshakes, flood, workers)
+PARTS = (questions, shapes, plain, flat, latency, bulkhead, link, handshakes, flood, workers, flame)
 ALL = {each.NAME: each for each in PARTS}
 """In the order in which ``all`` runs them."""
 
