@@ -43,6 +43,8 @@ class KnownAgent:
     networks: tuple[Network, ...]
     reason: str
     """Why it was revoked."""
+    mark: bytes
+    """This key's fingerprint, ``SHA256:…``."""
     until: float = NEVER
     """When this key of the agent's ends, seconds since 1970: a rotated one is good for a while."""
     ended: bool = False
@@ -121,7 +123,7 @@ class AgentsIndex:
         """Whether the agent of this name has, now, the key with this fingerprint (``SHA256:…``); one that was
         rotated out it has until its time is over."""
         return any(
-            fingerprint(key).encode("ascii") == mark and self._in_time(known)
+            known.mark == mark and self._in_time(known)
             for key in self._keys_of.get(name, ())
             if (known := (self._by_key or {}).get(key)) is not None
         )
@@ -159,7 +161,7 @@ class AgentsIndex:
             if agent.previous_key is not None and agent.previous_until is not None:
                 until = agent.previous_until.timestamp()
                 # The same `Asker`: it is one agent, whichever of its keys it came with.
-                self._by_key[agent.previous_key] = replace(known, until=until)
+                self._by_key[agent.previous_key] = replace(known, mark=_mark(agent.previous_key), until=until)
                 self._keys_of[agent.name] = (agent.public_key, agent.previous_key)
                 if until > self._clock():
                     self._await_end(agent.name, until)
@@ -206,6 +208,9 @@ def _known(agent: AgentRecord) -> KnownAgent:
     asker = None
     if agent.state is AgentState.ACTIVE:
         asker = Asker(agent.name, agent.domains, frozenset(agent.mechanisms))
-    return KnownAgent(
-        agent.name, asker, tuple(ipaddress.ip_network(network) for network in agent.addresses), agent.reason
-    )
+    networks = tuple(ipaddress.ip_network(network) for network in agent.addresses)
+    return KnownAgent(agent.name, asker, networks, agent.reason, _mark(agent.public_key))
+
+
+def _mark(key: bytes) -> bytes:
+    return fingerprint(key).encode("ascii")
