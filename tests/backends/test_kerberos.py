@@ -266,6 +266,14 @@ async def test_a_keytab_that_others_can_read_is_refused(kdc: Kdc) -> None:
             await make(kdc, keytab=str(keytab)).start()
 
 
+async def test_a_keytab_that_systemd_hands_over(kdc: Kdc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LoadCredential= grants it by an access list, which shows as a group's right to read."""
+    keytab = kdc.write_keytab(kdc.folder / "credential.keytab", SERVICE)
+    keytab.chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(kdc.folder))
+    assert await say(kdc, keytab=str(keytab)) == GRANTED
+
+
 async def test_keys_that_the_kdc_does_not_have_any_more_let_nobody_in(make_kdc: KdcMaker) -> None:
     """After new keys were made for the service 300, until the keytab has them; a service that the KDC does not
     know is told apart."""

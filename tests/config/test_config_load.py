@@ -422,6 +422,25 @@ def test_plugins_are_asked_about_their_settings(write: Write, text: str, told: s
         load(write(text), check_files=False)
 
 
+@pytest.mark.parametrize(
+    ("mechanisms", "keytab", "warned"),
+    [
+        ('["GSSAPI"]', "", False),
+        ('["GSSAPI", "PLAIN"]', "", True),
+        ('["GSSAPI", "PLAIN"]', 'keytab = "zapd.keytab"', False),
+    ],
+)
+def test_a_mechanism_that_no_backend_answers_is_warned_of(
+    write: Write, mechanisms: str, keytab: str, warned: bool
+) -> None:
+    """It is allowed in the domain, and would never be granted there."""
+    backend = f'[backend.realm]\ntype = "kerberos"\nrealm = "EXAMPLE.ORG"\n{keytab}\n'
+    domain = f'[domain.lab]\nmechanisms = {mechanisms}\nbackends = ["realm"]\n'
+    told = "domain.lab.backends: none of them answers PLAIN"
+    warnings = [str(each) for each in load(write(backend + domain)).warnings]
+    assert any(told in each for each in warnings) is warned
+
+
 def test_two_endpoints_on_one_address_are_refused(write: Write) -> None:
     """The second one is the mistake; port 0 is a new port each time."""
     (found,) = mistakes(write('[[zap]]\nlisten = "tcp://127.0.0.1:1"\n' * 2))
