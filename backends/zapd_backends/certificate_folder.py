@@ -24,10 +24,9 @@ from typing import Final
 
 from zapd.auth.backend import Admission, Card
 from zapd.errors import InvalidInput, Unavailable
-from zapd_backends.certificate_file import Certificate, HoldsSecret, parse_certificate
+from zapd.store.certificate_file import MAX_FILE, Certificate, HoldsSecret, is_passed_over, parse_certificate
 
 MAX_FILES: Final = 1_000_000
-MAX_FILE: Final = 64 << 10
 MAX_NAMED: Final = 5
 """How many files one message names."""
 SLICE: Final = 0.5
@@ -137,7 +136,7 @@ class CertificateFolder:
             self._remove(name)
         for name, inode in present.items():
             file = self._files.get(name)
-            if file is None and not _is_passed_over(name):
+            if file is None and not is_passed_over(name):
                 self._files[name] = _File(inode)
                 self._urgent[name] = None
             elif file is not None and file.inode != inode:
@@ -190,8 +189,6 @@ class CertificateFolder:
             return
         file.signature = _signature(found) if abs(now - found.st_ctime_ns) > BLURRED else None
         try:
-            if len(data) > MAX_FILE:
-                raise InvalidInput(f"is longer than {MAX_FILE >> 10} KiB")
             certificate = parse_certificate(data)
             said = self._reader(name, certificate)
         except HoldsSecret as mistake:
@@ -278,11 +275,6 @@ class CertificateFolder:
         if self._open_to_all:
             told.append("everybody on this machine can put keys there: chmod o-w it")
         return f"{self.path}: {'; '.join(told)}" if told else ""
-
-
-def _is_passed_over(name: str) -> bool:
-    """Secret halves, which nobody opens; what is hidden, and what editors leave."""
-    return name.startswith(".") or name.endswith(("_secret", "~"))
 
 
 def _contents(path: str) -> tuple[os.stat_result, bytes]:

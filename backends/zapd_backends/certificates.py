@@ -26,9 +26,9 @@ from zapd.auth.backend import UNKNOWN, Admission, BackendContext, Card, Outcome,
 from zapd.auth.grant import encode_shape
 from zapd.auth.threaded import Threads
 from zapd.errors import ConfigurationError, InvalidInput, Unavailable
+from zapd.store.certificate_file import Certificate, attributes_of, user_of
 from zapd.store.rules import check_metadata, check_name
 from zapd.zmtp.keys import fingerprint
-from zapd_backends.certificate_file import Certificate, attributes_of
 from zapd_backends.certificate_folder import CertificateFolder, Changes, Said
 
 log = structlog.get_logger(__name__)
@@ -37,6 +37,8 @@ PATIENCE: Final = 365 * 86400.0
 """Seconds that a look may take: what it found must not be lost, however late. ``max_age`` says what holds then."""
 LISTEN_AGAIN: Final = 5.0
 """Seconds until the kernel is asked again for word of changes, when it gave none."""
+RARELY: Final = 3_600_000
+"""Milliseconds between two looks of watchfiles, where it can but look as well."""
 MAX_LEFT_OUT: Final = 64
 """Names of metadata that the log has told about."""
 
@@ -202,6 +204,8 @@ class CertificatesBackend:
                     debounce=100,
                     step=20,
                     rust_timeout=1000,
+                    force_polling=False,  # it would look at every file, again and again: looking is our own affair
+                    poll_delay_ms=RARELY,
                     stop_event=self._moved,
                 ):
                     self._changed.update(Path(path).name for _, path in changes)
@@ -248,7 +252,7 @@ class CertificatesBackend:
     def _read(self, name: str, certificate: Certificate) -> Said:
         """What a certificate lets in. In the folder's thread. Raises `InvalidInput`."""
         metadata, wanted = certificate.metadata, self.settings.user
-        user = (name.rpartition(".")[0] or name) if wanted == "file" else metadata.get(wanted, "")
+        user = user_of(name) if wanted == "file" else metadata.get(wanted, "")
         if not user:
             raise InvalidInput(f"has no {wanted} in its metadata, which names the user")
         check_name(user)

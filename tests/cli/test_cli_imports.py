@@ -53,28 +53,31 @@ def test_an_export_goes_in_again_as_it_was(served: Served, tmp_path: Path, form:
 
 
 def test_certificates_of_pyzmq_and_czmq_come_in(served: Served, tmp_path: Path) -> None:
-    """A folder of either; secret halves are passed over, metadata become attributes; a file that is none is told,
-    and keeps the others out unless it may be left out."""
+    """A folder of either; secret halves are passed over, metadata become attributes; a file that is none, or that
+    holds a secret under a public name, is told, and keeps the others out unless it may be left out."""
     folder, mark = tmp_path / "certs", new_name("cert")
     folder.mkdir()
     zmq.auth.create_certificates(folder, f"{mark}-py")
     served.run("keygen", "--format", "czmq", "-o", str(folder / f"{mark}-c"))
     public = folder / f"{mark}-c"
-    public.write_text(public.read_text().replace("metadata\n", 'metadata\n    name = "Carol C."\n    desk = 7\n'))
+    metadata = 'metadata\n    name = "Carol C."\n    desk = 7\n    motto = "a "b" # c"\n'
+    public.write_text(public.read_text().replace("metadata\n", metadata))
+    (folder / f"{mark}-both.key").write_text((folder / f"{mark}-py.key_secret").read_text())
     (folder / "notes.txt").write_text("nothing\n")
     (folder / "binary").write_bytes(b"\xff\xfe" * 100)
     (folder / "long").write_text("x" * 70_000)
     dry = served.run("key", "import", str(folder), "--dry-run")
-    assert dry.stderr.count("zapd: ") == 3
-    assert "Would add 2 of 5" in dry.stdout
+    assert dry.stderr.count("zapd: ") == 4
+    assert f"{mark}-both.key: holds a secret key" in dry.stderr
+    assert "Would add 2 of 6" in dry.stdout
     refused = served.run("key", "import", str(folder), code=1)
-    assert "notes.txt: no certificate" in refused.stderr
+    assert "notes.txt: holds no public-key" in refused.stderr
     assert _users(served, mark) == {}
     done = served.json("key", "import", str(folder), "--format", "czmq", "--partial")
-    assert (done["added"], done["refused"]) == (2, 3)
+    assert (done["added"], done["refused"]) == (2, 4)
     found = _users(served, mark)
     assert found[f"{mark}-py"]["public_key"] in (folder / f"{mark}-py.key").read_text()
-    assert found[f"{mark}-c"]["attributes"] == {"name": "Carol C.", "desk": "7"}
+    assert found[f"{mark}-c"]["attributes"] == {"name": "Carol C.", "desk": "7", "motto": 'a "b" # c'}
     for each in folder.glob("*_secret"):
         secret = each.read_text().partition("secret-key")[2].split('"')[1]
         assert secret not in json.dumps(done) + dry.stdout + dry.stderr

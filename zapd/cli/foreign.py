@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from zapd.errors import InvalidInput
+from zapd.store.certificate_file import MAX_FILE as MAX_CERTIFICATE
+from zapd.store.certificate_file import is_passed_over, parse_certificate, user_of
+from zapd.zmtp.keys import encode_key
 
 MAX_FILE: Final = 16 << 20
-MAX_CERTIFICATE: Final = 64 << 10
-_METADATA: Final = re.compile(r'^[ \t]+([A-Za-z0-9._+-]{1,64})[ \t]*=[ \t]*(?:"([^"]*)"|(\S.*?))[ \t]*$')
 _COMMENT: Final = re.compile(r'("(?:[^"\\]|\\.)*")|#[^\n]*')
 
 
@@ -35,12 +36,13 @@ class Found:
 def certificates(folder: Path) -> Iterator[Found]:
     """Public certificates of a folder, as czmq's zcert and pyzmq's `zmq.auth` write them (ZPL, RFC 4).
 
-    The user is the file's name without its suffix; metadata of the certificate become attributes.
+    The same files count as for the backend ``certificates``. The user is the file's name without its suffix;
+    metadata of the certificate become attributes.
     """
     if not folder.is_dir():
         raise InvalidInput(f"{folder} is no folder of certificates.")
     for path in sorted(folder.iterdir()):
-        if path.name.endswith("_secret") or path.name.startswith(".") or not path.is_file():
+        if is_passed_over(path.name) or not path.is_file():
             continue
         found = Found(path.name)
         try:
@@ -51,26 +53,13 @@ def certificates(folder: Path) -> Iterator[Found]:
 
 
 def _certificate(path: Path) -> dict[str, Any]:
-    from zmq.auth import load_certificate
-
     try:
-        if path.stat().st_size > MAX_CERTIFICATE:
-            raise InvalidInput("too long for a certificate")
-        public_key, _ = load_certificate(path)
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            certificate = parse_certificate(file.read(MAX_CERTIFICATE + 1))
     except OSError as error:
-        raise InvalidInput(f"it cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise InvalidInput("no certificate: it holds no public-key") from None
-    attributes: dict[str, str] = {}
-    inside = False
-    for line in text.splitlines():
-        if line[:1] not in (" ", "\t", "#", ""):
-            inside = line.strip() == "metadata"
-        elif inside and (match := _METADATA.match(line)):
-            attributes[match[1]] = match[2] if match[2] is not None else match[3]
-    row: dict[str, Any] = {"public_key": public_key.decode("ascii", "replace"), "user": path.stem or path.name}
-    return row | ({"attributes": attributes} if attributes else {})
+        raise InvalidInput(f"cannot be read: {error.strerror}") from None
+    row: dict[str, Any] = {"public_key": encode_key(certificate.key), "user": user_of(path.name)}
+    return row | ({"attributes": dict(certificate.metadata)} if certificate.metadata else {})
 
 
 def volttron(path: Path) -> Iterator[Found]:
@@ -130,8 +119,6 @@ def _volttron_row(entry: Any, *, denied: bool) -> dict[str, Any]:
 
 def _volttron_key(text: str) -> str:
     """Z85 of its 43 characters of URL-safe base64."""
-    from zapd.zmtp.keys import encode_key
-
     if text.startswith("/"):
         raise InvalidInput("its credentials are a pattern, not a key")
     try:

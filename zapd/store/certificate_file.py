@@ -5,6 +5,7 @@
     curve
         public-key = "…40 characters of Z85…"
 
+Whoever takes keys from such a folder goes by the same rules: which files count, what is in them, whose they are.
 Pure. No message repeats what stands in a file: it may be a secret.
 """
 
@@ -18,6 +19,9 @@ from typing import Final
 from zapd.errors import InvalidInput
 from zapd.store.rules import check_attributes
 from zapd.zmtp.keys import decode_public_key
+
+MAX_FILE: Final = 64 << 10
+"""Octets of one file."""
 
 _LINE: Final = re.compile(
     r"""^(?P<indent>[ \t]*)(?P<name>[A-Za-z0-9$_@.&+/-]+)[ \t]*
@@ -46,8 +50,21 @@ class Certificate:
     metadata: Mapping[str, str]
 
 
+def is_passed_over(name: str) -> bool:
+    """Files that are none of ours: secret halves, which nobody opens; what is hidden, and what editors leave."""
+    return name.startswith(".") or name.endswith(("_secret", "~"))
+
+
+def user_of(name: str) -> str:
+    """Whose the certificate in a file of this name is, where its metadata are not asked: the name without its
+    last suffix."""
+    return name.rpartition(".")[0] or name
+
+
 def parse_certificate(data: bytes) -> Certificate:
     """Read one file. Raises `HoldsSecret` for one with a secret, `InvalidInput` for what is no certificate."""
+    if len(data) > MAX_FILE:
+        raise InvalidInput(f"is longer than {MAX_FILE >> 10} KiB")
     if b"secret-key" in data:
         raise HoldsSecret(
             "holds a secret key, which belongs to its owner alone; its key is not let in: take the file away and"
