@@ -31,6 +31,7 @@ TABLES: list[tuple[str, type[BaseModel]]] = [
     ("[database]", sections.DatabaseSection),
     ("[[zap]]", sections.ZapSection),
     ("[admin]", sections.AdminSection),
+    ("[admin.oidc]", sections.OidcSection),
     ("[audit]", sections.AuditSection),
     ("[enroll]", sections.EnrollSection),
     ("[signin.DOMAIN]", sections.SignInSection),

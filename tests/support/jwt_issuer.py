@@ -70,12 +70,15 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked += 1
+                published = issuer.published
+                if self.path == "/.well-known/openid-configuration":
+                    published = json.dumps(issuer.discovery).encode()
                 self.send_response(issuer.status)
-                told = {"Content-Length": str(len(issuer.published)), **issuer.headers}
+                told = {"Content-Length": str(len(published)), **issuer.headers}
                 for name, value in told.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(issuer.published)
+                self.wfile.write(published)
 
             def log_message(self, *_words: object) -> None:
                 pass
@@ -87,7 +90,13 @@ class Issuer:
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
         self.port = self._server.server_port
+        self.discovery: dict[str, object] = {"issuer": self.name, "jwks_uri": self.url()}
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def name(self) -> str:
+        """As an issuer of OpenID Connect."""
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def url(self, port: int | None = None) -> str:
         return f"{self.scheme}://127.0.0.1:{port or self.port}/keys"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from zapd.admin.api.context import AdminContext, Readiness
+from zapd.admin.api.context import AdminContext, Authenticating, Readiness
 from zapd.admin.services.agents import AgentService
 from zapd.admin.services.audit import AuditService
 from zapd.admin.services.bans import BanService
@@ -31,6 +31,7 @@ def admin_context(
     ready: Callable[[], Readiness],
     metrics: Callable[[], tuple[bytes, str]],
     joins: int,
+    people: Authenticating | None = None,
 ) -> AdminContext:
     """Everything that the routes need. ``joins`` bounds the join tokens that may still be exchanged."""
 
@@ -56,4 +57,5 @@ def admin_context(
         endpoints=endpoints,
         ready=ready,
         metrics=metrics,
+        people=people,
     )

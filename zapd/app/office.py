@@ -22,6 +22,7 @@ from zapd.app.errands import Errands
 from zapd.app.ground import Ground
 from zapd.app.journalling import journal_what_is_missing
 from zapd.app.parts import Parts
+from zapd.app.people import SignInOfPeople, people_of
 from zapd.app.searching import Searching
 from zapd.app.web import WebServer
 from zapd.audit.journal import JournalUnavailable
@@ -79,6 +80,7 @@ class Office:
         self.admin: WebServer
         self.enrolment = Enrolment(config, parts)
         self._road: ChangeRoad
+        self._people: SignInOfPeople | None = None
         self._owing: asyncio.Task[None] | None = None
 
     async def start(self, deciders: Deciders, feed: Feed) -> None:
@@ -91,6 +93,10 @@ class Office:
         recorder = ChangeRecorder(ground.journal, ground.watermark.rise)
         self._road = ChangeRoad(ground.registry.engine, recorder=recorder, feed=feed)
         self._parts.up("changes", self._road.aclose)
+        if config.admin.oidc is not None:
+            self._people = people_of(config.admin.oidc)
+            self._parts.up("people", self._people.aclose)
+            await self._people.start()
         context = admin_context(
             road=self._road,
             hash_pool=ground.hash_pool,
@@ -108,6 +114,7 @@ class Office:
             ready=deciders.readiness,
             metrics=lambda: (deciders.metrics(), _METRICS_TYPE),
             joins=config.limits.joins,
+            people=self._people,
         )
         self.admin = WebServer(create_app(context), "admin", config.admin, stopping=context.stopping)
         self._parts.up("admin", self.admin.aclose)
@@ -135,9 +142,13 @@ class Office:
 
     def readiness(self) -> list[tuple[str, str]]:
         """(part, ``ok`` or what is wrong); searching may lag or fail, decisions do not wait for it."""
-        if self._config.audit.durability == "off":
-            return []
-        return [("search copy", "ok" if self.sink.healthy else f"not healthy, {self.sink.lag} records behind")]
+        parts = []
+        if self._config.audit.durability != "off":
+            good = self.sink.healthy
+            parts.append(("search copy", "ok" if good else f"not healthy, {self.sink.lag} records behind"))
+        if self._people is not None:
+            parts.append(("sign-in of people", self._people.problem or "ok"))
+        return parts
 
     async def _owe_no_more(self) -> None:
         if self._owing is not None:

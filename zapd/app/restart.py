@@ -11,7 +11,7 @@ from zapd.config import Config
 _START_ONLY: Final[Mapping[str, tuple[str, ...]]] = {
     "server": ("data_dir", "workers", "curve_key"),
     "database": ("max_staleness",),
-    "admin": ("listen", "behind_proxy", "trusted_proxies"),
+    "admin": ("listen", "behind_proxy", "trusted_proxies", "oidc"),
     "enroll": ("listen", "behind_proxy", "trusted_proxies"),
     "limits": (
         # Listeners keep what they were opened with, …

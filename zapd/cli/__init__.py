@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-_EXTRAS = {"psycopg": "postgres"}
+_EXTRAS = {"psycopg": "postgres", "jwt": "oidc"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

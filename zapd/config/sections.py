@@ -118,6 +118,49 @@ class ZapSection(Section):
         return grp.getgrnam(self.group).gr_gid if isinstance(self.group, str) else self.group
 
 
+def _issuer(value: object) -> object:
+    here = ("http://127.0.0.1", "http://[::1]", "http://localhost")
+    if isinstance(value, str) and (not value.startswith(("https://", *here)) or "?" in value or "#" in value):
+        raise fault("not an issuer", "write its URL as its tokens have it: https://id.example.org")
+    return value
+
+
+class OidcSection(Section):
+    """People sign in with OpenID Connect: a token of this issuer's is taken in the place of an admin token. Needs
+    `zapd[oidc]`."""
+
+    issuer: Annotated[str, BeforeValidator(_issuer), Field(min_length=1, max_length=255)]
+    """The issuer's URL, octet for octet as its tokens have it (`iss`). Its keys are found by the discovery
+    document there."""
+    audience: Annotated[Strings, Field(min_length=1)]
+    """Whom tokens must be meant for (`aud`): one of these."""
+    roles: Annotated[dict[str, Literal["viewer", "operator", "admin"]], Field(min_length=1)]
+    """What a value of the role claim may do here, such as `{ zapd-admins = "admin" }`. Of several the strongest
+    counts; a token with none of them is refused."""
+    role_claim: str = "groups"
+    """The claim that roles are read from: a list, or words with blanks between. Dots lead into it:
+    `realm_access.roles`."""
+    domains_claim: str = ""
+    """The claim that says which domains somebody sees and changes; everybody all of them unless named."""
+    name_claim: str = "preferred_username"
+    """The claim that the record shows besides issuer and subject, for people to read."""
+    algorithms: Annotated[
+        tuple[
+            Literal["EdDSA", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"], ...
+        ],
+        Field(min_length=1),
+    ] = ("RS256", "ES256", "EdDSA")
+    """How tokens may be signed."""
+    tls_ca: Location | None = None
+    """File with the authorities that sign the issuer's certificate, PEM; the system's unless named."""
+    leeway: Annotated[Duration, Field(le=60.0)] = 10.0
+    """How much clocks may differ."""
+    refresh: Annotated[Duration, Field(ge=1.0)] = 300.0
+    """How often the keys are read."""
+    max_age: Annotated[Duration, Field(ge=1.0)] = 3600.0
+    """How long they are believed while they cannot be read; then its tokens get 503."""
+
+
 class AdminSection(Section):
     """The REST API and the console."""
 
@@ -131,6 +174,8 @@ class AdminSection(Section):
     """A reverse proxy in front does TLS, and nobody else can reach this port."""
     trusted_proxies: Strings = ()
     """Networks of the proxies whose `X-Forwarded-For` is believed."""
+    oidc: OidcSection | None = None
+    """Sign-in of people by an issuer of tokens; nobody's unless there is a table `[admin.oidc]`."""
 
 
 class EnrollSection(Section):

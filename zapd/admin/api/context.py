@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from zapd.admin.api.guards import SignInBrake
+from zapd.admin.roles import Actor
 from zapd.admin.services.agents import AgentService
 from zapd.admin.services.audit import AuditService
 from zapd.admin.services.bans import BanService
@@ -31,6 +34,14 @@ class Readiness:
     """(part, ``ok`` or what is wrong)."""
 
 
+class Authenticating(Protocol):
+    """See `zapd.admin.services.people`."""
+
+    async def authenticate(self, token: str) -> Actor:
+        """Whose token this is. Raises `Unauthenticated`, `Forbidden` and `Unavailable`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class AdminContext:
     """The services behind the routes, and three questions about the process."""
@@ -51,6 +62,10 @@ class AdminContext:
     ready: Callable[[], Readiness] = lambda: Readiness(True)
     metrics: Callable[[], tuple[bytes, str]] = lambda: (b"", "text/plain; version=0.0.4; charset=utf-8")
     """(body, content type)."""
+    people: Authenticating | None = None
+    """Takes tokens of an issuer's, where the configuration has one."""
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    """Seals what people who sign in so are given: their tokens change while they work."""
     brake: SignInBrake = field(default_factory=SignInBrake)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server goes down: answers without an end come to one."""

@@ -14,7 +14,7 @@ from fastapi import Depends, Header, Query, Request
 from zapd.admin.api.context import AdminContext
 from zapd.admin.roles import Actor
 from zapd.admin.services.audit import Still
-from zapd.admin.services.tokens import digest
+from zapd.admin.services.tokens import PREFIX, digest
 from zapd.errors import InvalidInput, Unauthenticated, ZapdError
 
 _TAG: Final = 16
@@ -37,9 +37,27 @@ Context = Annotated[AdminContext, Depends(_context)]
 
 
 async def authenticated(request: Request) -> tuple[AdminContext, Actor, str]:
-    """The context, the caller, and the caller's token, for what works around routes."""
+    """The context, the caller, and a secret of the caller's, for what works around routes."""
     context = _context(request)
-    return context, await _actor(request, context), _bearer(request)
+    actor = await _actor(request, context)
+    return context, actor, _secret(request, context, actor)
+
+
+def _secret(request: Request, context: AdminContext, actor: Actor) -> str:
+    """What stays the same as long as the caller does, and nobody else has."""
+    if _is_static(token := _bearer(request)):
+        return token
+    return hmac.digest(context.secret, actor.token_id.encode(), "sha256").hex()
+
+
+def _is_static(token: str) -> bool:
+    return token.startswith(PREFIX)
+
+
+async def _authenticate(context: AdminContext, token: str) -> Actor:
+    if context.people is not None and not _is_static(token):
+        return await context.people.authenticate(token)
+    return await context.tokens.authenticate(token)
 
 
 def _bearer(request: Request) -> str:
@@ -57,7 +75,7 @@ async def _actor(request: Request, context: Context) -> Actor:
     if wait > 0:
         raise TooManyAttempts(f"Too many wrong tokens from your address. Try again in {math.ceil(wait)} s.")
     try:
-        actor = await context.tokens.authenticate(token)
+        actor = await _authenticate(context, token)
     except Unauthenticated:
         context.brake.failed(address, sought)
         raise
@@ -74,7 +92,7 @@ def _still(request: Request, context: Context, caller: Caller) -> Still:
     _, _, token = request.headers.get("authorization", "").partition(" ")
 
     async def ask() -> Actor:
-        return await context.tokens.authenticate(token)
+        return await _authenticate(context, token)
 
     return ask
 
@@ -108,14 +126,17 @@ class InvalidCursor(ZapdError):
 
 def _bounds(
     request: Request,
-    _caller: Caller,
+    context: Context,
+    caller: Caller,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[
         str | None, Query(max_length=1024, description="`next_cursor` of the page before, for the same token.")
     ] = None,
 ) -> Bounds:
-    # The token is in no table and in no answer, so nobody else can make its cursors; nothing has to be kept.
-    seal = hmac.digest(_bearer(request).encode(), b"cursor:" + request.url.path.encode(), "sha256")
+    # The secret is in no table and in no answer, so nobody else can make its cursors; nothing has to be kept.
+    seal = hmac.digest(
+        _secret(request, context, caller).encode(), b"cursor:" + request.url.path.encode(), "sha256"
+    )
     return Bounds(limit, "" if cursor is None else _opened(cursor, seal), seal)
 
 

@@ -21,6 +21,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import structlog
 
 from zapd.auth.jwt.keys import MAX_SET, IssuerKey, read_keys
@@ -47,15 +48,18 @@ class KeySource:
         refresh: float,
         max_age: float,
         tls_ca: Path | None = None,
+        issuer: str = "",
         on_change: Callable[[], None] = lambda: None,
         again: float = AGAIN,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """``place``: a URL (`is_url`), or a file. ``on_change`` is called when a key is gone."""
+        """``place``: a URL (`is_url`), or a file. With ``issuer`` it is the URL of its discovery document, which
+        says where the keys are. ``on_change`` is called when a key is gone."""
         self.keys: tuple[IssuerKey, ...] = ()
         self.problem = ""
         """Why the last read failed; empty when it did not."""
         self._place = place
+        self._issuer = issuer
         self._refresh = refresh
         self._max_age = max_age
         self._tls_ca = tls_ca
@@ -176,7 +180,10 @@ class KeySource:
                 limits=httpx.Limits(max_connections=1, keepalive_expiry=5),
                 headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "zapd"},
             )
-        return await self._from_url(self._client, self._place)
+        place = self._place
+        if self._issuer:
+            place = keys_place(await self._from_url(self._client, place), self._issuer)
+        return await self._from_url(self._client, place)
 
     async def _from_url(self, client: httpx.AsyncClient, url: str) -> bytes:
         got = bytearray()
@@ -201,6 +208,27 @@ class KeySource:
             raise Unavailable(f"tls_ca cannot be used: {error.strerror or 'it is no PEM file'}") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
+
+
+def keys_place(document: bytes, issuer: str) -> str:
+    """Where an issuer's discovery document (OpenID Connect Discovery 1.0, section 3) says that its keys are.
+
+    Raises `InvalidInput` for another issuer's (section 4.3), and for a place that keys must not come from.
+    """
+    try:
+        found = msgspec.json.decode(document, type=dict[str, object])
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise InvalidInput("is no discovery document") from None
+    if found.get("issuer") != issuer:
+        raise InvalidInput("is the discovery document of another issuer: compare them octet for octet")
+    place = found.get("jwks_uri")
+    try:
+        usable = isinstance(place, str) and len(place) <= 2048 and is_url(place)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidInput("names no place over TLS for the issuer's keys (jwks_uri)")
+    return str(place)
 
 
 def is_url(text: str) -> bool:
