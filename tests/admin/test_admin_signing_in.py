@@ -13,6 +13,7 @@ from test_admin_enrolling import problem
 
 from zapd.admin.services.keys import NewKey
 from zapd.admin.services.signing_in import SignInRule
+from zapd.admin.services.users import NewUser
 from zapd.errors import Unavailable
 from zapd.zmtp.keys import decode_public_key, encode_key, fingerprint, fingerprint_id
 
@@ -147,6 +148,47 @@ async def test_the_bound_holds_for_those_who_come_at_once(entrance: Entrance):
     """Ten sign-ins in one moment are three keys."""
     answers = await asyncio.gather(*(entrance.enter(*GOOD, new_key()) for _ in range(10)))
     assert sorted(answer.status_code for answer in answers) == [201] * 3 + [409] * 7
+
+
+async def test_a_key_does_not_outlive_what_the_backend_knows(entrance: Entrance):
+    """An account, or a token in the place of a password, that ends sooner ends the key."""
+    entrance.answer["until"] = entrance.admin.road.clock() + timedelta(minutes=5)
+    key = new_key()
+    await entrance.enter(*GOOD, key)
+    assert (await entrance.admin.keys.show(ADMIN, mark_of(key))).expires == entrance.answer["until"]
+    entrance.answer["until"] = None
+    await entrance.enter(*GOOD, key)
+    assert (await entrance.admin.keys.show(ADMIN, mark_of(key))).expires > entrance.admin.road.clock() + timedelta(
+        hours=11
+    )
+
+
+@pytest.mark.parametrize("how", ["disable", "remove", "set_password"])
+async def test_what_rests_on_a_password_ends_with_it(entrance: Entrance, how: str):
+    """A user of the registry who is disabled, removed or given another password has no signed-in key any more; it
+    is on record, also while the journal cannot be written. Others' keys, and operators', stay."""
+    users = entrance.admin.users
+    for name in ("alice", "bob"):
+        await users.add(OPERATOR, NewUser(name, b"x", domains=["orders"]))
+    entrance.signins["lab"] = SignInRule(("orders",), timedelta(hours=1))
+    mine, elsewhere, bobs, operators = (new_key() for _ in range(4))
+    await entrance.enter(*GOOD, mine, domain="orders")
+    await entrance.enter(*GOOD, elsewhere, domain="lab")
+    await entrance.enter("bob", "battery staple", bobs, domain="orders")
+    await entrance.admin.keys.add(OPERATOR, NewKey(decode_public_key(operators), "alice"))
+    await getattr(users, how)(OPERATOR, "alice", *([b"y"] if how == "set_password" else []))
+    states = {record.fingerprint: record.state.value for record in (await entrance.admin.keys.list(ADMIN)).items}
+    assert states.pop(mark_of(mine)) == "revoked"
+    assert set(states.values()) == {"active"}
+    event = entrance.admin.journal.events[-1]
+    assert (event.event, event.key, event.actor) == (
+        "key.revoke",
+        fingerprint(decode_public_key(mine)),
+        OPERATOR.name,
+    )
+    if how == "disable":
+        problem(await entrance.enter(*GOOD, new_key(), domain="orders"), 403, "refused")
+        assert (await entrance.enter(*GOOD, new_key(), domain="lab")).status_code == 201
 
 
 async def test_keys_that_ended_are_forgotten_and_nothing_else(entrance: Entrance):

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,38 @@ def test_a_password_of_another_backend_gives_a_key_of_the_registry(tmp_path: Pat
         zapd.configure(STAFF.partition("[signin.staff]")[0])
         zapd.signal(signal.SIGHUP)
         assert wait_for(lambda: post(zapd, "/v1/signin", body).status_code == 403)
+
+
+def test_penalties_are_those_of_every_password(tmp_path: Path) -> None:
+    """Wrong tokens, wrong passwords here and wrong passwords at a socket come from one address, and are counted
+    together; whoever has guessed too often is not looked at. An account that ends soon has a key that does."""
+    text = ENROLL + '[penalties]\ntries = 3\naddress_tries = 6\nshortest = "1m"\n'
+    with serving(tmp_path, configuration=text) as zapd, Asking(zapd) as asking:
+        expires = datetime.now(UTC) + timedelta(hours=1)
+        user = {
+            "name": "alice",
+            "password": "correct horse",
+            "domains": ["orders"],
+            "expires": expires.isoformat(),
+        }
+        zapd.ask("POST", "/v1/users", user)
+        body = {"user": "alice", "password": "correct horse", "public_key": new_key()}
+        entered = post(zapd, "/v1/signin", body)
+        assert datetime.fromisoformat(entered.json()["expires"]) == expires
+        for number in range(2):
+            assert post(zapd, "/v1/signin", body | {"user": f"nobody{number}"}).status_code == 403
+            token = {"token": f"zapdj_{number}" + "a" * 42, "public_key": new_key()}
+            assert post(zapd, "/v1/enroll", token).status_code == 403
+            assert asking.plain(f"stranger{number}", "x") == 400
+        join = zapd.ask("POST", "/v1/joins", {"domains": ["orders"]})
+        assert post(zapd, "/v1/signin", body | {"user": "nobody7"}).status_code == 403, "the last free one"
+        held = [
+            post(zapd, "/v1/signin", body | {"user": "nobody8"}),
+            post(zapd, "/v1/enroll", {"token": join["token"], "public_key": new_key()}),
+        ]
+        assert [answer.status_code for answer in held] == [429, 429], [answer.text for answer in held]
+        assert post(zapd, "/v1/signin", body).status_code == 200, "who is in good standing here passes"
+        assert wait_for(lambda: '"reason":"penalty_address"' in zapd.journal())
 
 
 def test_tls_is_spoken_and_its_files_are_read_again(tmp_path: Path) -> None:

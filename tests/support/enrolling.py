@@ -82,7 +82,7 @@ class Entrance:
     brake: Brake
     record: Record
     answer: dict[str, Any]
-    """``status`` and ``reason`` that the backends give instead, and the ``groups`` that people have."""
+    """``status`` and ``reason`` that backends give instead; the ``groups`` that people have, ``until`` when."""
     logins: list[Login]
     signins: dict[str, SignInRule]
 
@@ -124,7 +124,7 @@ async def entrance(admin: Admin) -> AsyncIterator[Entrance]:
             return Judged(answer["status"], answer["reason"])
         if PASSWORDS.get(login.username, "").encode() != login.password:
             return Judged(400, "wrong_password" if login.username in PASSWORDS else "unknown_user")
-        return Judged(200, "granted", login.username, answer["groups"], (("Desk", "7"),))
+        return Judged(200, "granted", login.username, answer["groups"], (("Desk", "7"),), answer.get("until"))
 
     enrol = EnrolService(admin.road, record, braking=brake, server_keys=lambda: [SERVER_KEY], pause=Pause(0.01))
     sign_in = SignInService(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 from zapd.admin.services.signing_in import ASKER, Judged, Login, request_of
@@ -31,4 +32,12 @@ async def judge(deciding: Deciding, login: Login) -> Judged:
     if reply.status is not Status.GRANTED:
         return Judged(int(reply.status), decision.reason)
     found = principal_of(reply)
-    return Judged(200, decision.reason, found.name, found.groups, found.attributes)
+    return Judged(200, decision.reason, found.name, found.groups, found.attributes, _moment(decision.until))
+
+
+def _moment(until: float) -> datetime | None:
+    """A time of the wall clock; None for one that never comes, or that no calendar has."""
+    try:
+        return datetime.fromtimestamp(until, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None

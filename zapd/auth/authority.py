@@ -322,7 +322,7 @@ class Authority:
                 log.warning("a backend's principal fits no reply", domain=question.domain, reason=str(fault))
             return Decision(TRY_AGAIN, "bad_principal", key=self._mark(question.key), trail=answer.trail)
         reason = "granted_stale" if answer.stale else "granted"
-        return Decision(reply, reason, principal.name, mark, answer.trail)
+        return Decision(reply, reason, principal.name, mark, answer.trail, until=verdict.until)
 
     def _ban_of(self, question: Question, principal: Principal) -> Ban | None:
         """The ban of somebody whom a backend would let in: of the user found, or one made while it was asked."""

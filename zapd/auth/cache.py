@@ -111,7 +111,13 @@ class DecisionCache:
 def remembered(decision: Decision) -> Decision:
     """The same decision as given once more, without asking: nobody took part in it."""
     return Decision(
-        decision.reply, decision.reason, decision.principal, decision.key, asked=decision.asked, cached=True
+        decision.reply,
+        decision.reason,
+        decision.principal,
+        decision.key,
+        asked=decision.asked,
+        cached=True,
+        until=decision.until,
     )
 
 

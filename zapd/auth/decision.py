@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import msgspec
@@ -32,6 +33,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     """Whether policy or a backend truly decided. False for 300s given without asking (overload, draining,
     penalty): those may be counted instead of recorded one by one."""
     cached: bool = False
+    until: float = math.inf
+    """Of a 200: when what the backend knows of this one ends, seconds since 1970 (`Verdict.until`)."""
 
     @property
     def status(self) -> Status:

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 
 from zapd.errors import NotFound
 from zapd.store.staging import Stage
@@ -53,6 +53,14 @@ class KeyRecord:
     """``join:ID`` or ``signin:DOMAIN``, where no operator registered it."""
 
 
+SIGNED_IN: Final = "signin:"
+"""How the origin of a key begins that somebody has signed in for; the domain follows."""
+
+_SIGNED_IN: Final = (
+    keys.c.origin.is_not(None),
+    keys.c.origin.startswith(SIGNED_IN),
+    keys.c.state == KeyState.ACTIVE,
+)
 _NAMES: Final = [field.name for field in fields(KeyRecord)]
 _COLUMNS: Final = [keys.c[name] for name in _NAMES]
 
@@ -97,22 +105,16 @@ class KeyRegistry:
         """Forget a key altogether."""
         connection.execute(delete(keys).where(keys.c.fingerprint == fingerprint))
 
-    def signed_in(
-        self, connection: Connection, user: str, origin: str, moment: datetime
-    ) -> tuple[int, datetime | None]:
-        """How many active keys of a user, of such an origin, end after ``moment``; and when the first does."""
-        ours = (keys.c.user == user, keys.c.origin.startswith(origin), keys.c.state == KeyState.ACTIVE)
-        query = select(func.count(), func.min(keys.c.expires)).where(*ours, keys.c.expires > moment)
-        count, first = connection.execute(query).one()
-        return int(count), first
+    def signed_in(self, connection: Connection, user: str, moment: datetime) -> Sequence[KeyRecord]:
+        """The active keys that somebody has signed in for and that end after ``moment``."""
+        ours = (*_SIGNED_IN, keys.c.user == user, keys.c.expires > moment)
+        return [_record(row) for row in connection.execute(select(*_COLUMNS).where(*ours))]
 
-    def expired(self, connection: Connection, origin: str, before: datetime, *, limit: int) -> Sequence[KeyRecord]:
-        """Active keys of such an origin that ended before then, the longest gone first."""
-        ours = (keys.c.origin.is_not(None), keys.c.origin.startswith(origin), keys.c.state == KeyState.ACTIVE)
-        query = (
-            select(*_COLUMNS).where(*ours, keys.c.expires < before).order_by(keys.c.expires, keys.c.fingerprint)
-        )
-        return [_record(row) for row in connection.execute(query.limit(limit))]
+    def expired(self, connection: Connection, before: datetime, *, limit: int) -> Sequence[KeyRecord]:
+        """Active keys that somebody had signed in for and that ended before then, the longest gone first."""
+        query = select(*_COLUMNS).where(*_SIGNED_IN, keys.c.expires < before)
+        query = query.order_by(keys.c.expires, keys.c.fingerprint).limit(limit)
+        return [_record(row) for row in connection.execute(query)]
 
     def page(
         self, connection: Connection, *, after: str = "", limit: int, where: Sequence[ColumnElement[bool]] = ()

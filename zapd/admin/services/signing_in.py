@@ -12,7 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -32,13 +32,14 @@ from zapd.audit.event import AuditEvent, Tag
 from zapd.errors import Conflict, InvalidInput, Unavailable, ZapdError
 from zapd.store import rules
 from zapd.store.agents import AgentRegistry
-from zapd.store.keys import KeyRecord, KeyRegistry, KeyState
+from zapd.store.domains import Grant
+from zapd.store.keys import SIGNED_IN, KeyRecord, KeyRegistry, KeyState
 from zapd.store.staging import Stage
+from zapd.store.users import UserRegistry, UserState
 from zapd.zap import ZapRequest
 from zapd.zap.request import MalformedRequest, parse_request, serialize_request
 from zapd.zmtp.keys import check_public_key, fingerprint, fingerprint_id
 
-ORIGIN: Final = "signin:"
 KEYS_EACH: Final = 8
 AT_ONCE: Final = 32
 REMEMBERED: Final = timedelta(days=1)
@@ -89,6 +90,8 @@ class Judged:
     user: str = ""
     groups: tuple[str, ...] = ()
     attributes: tuple[tuple[str, str], ...] = ()
+    until: datetime | None = None
+    """When what the backend knows of this person ends: an account, a token that stood for the password."""
 
 
 Judging = Callable[[Login], Awaitable[Judged]]
@@ -137,6 +140,7 @@ class SignInService:
         self._pause = pause or Pause()
         self._keys = KeyRegistry()
         self._agents = AgentRegistry()
+        self._users = UserRegistry()
         self.results: Counter[str] = Counter()
         """How sign-ins ended."""
 
@@ -199,20 +203,20 @@ class SignInService:
     async def forget_expired(self) -> int:
         """Delete the keys that ended more than a day ago; how many."""
         before = self._road.clock() - REMEMBERED
-        if not await self._road.read(lambda found: self._keys.expired(found, ORIGIN, before, limit=1)):
+        if not await self._road.read(lambda found: self._keys.expired(found, before, limit=1)):
             return 0
 
         gone: list[KeyRecord] = []
 
         def prepare(stage: Stage, note: Note) -> int:
-            gone.extend(self._keys.expired(stage.connection, ORIGIN, before, limit=SWEEP))
+            gone.extend(self._keys.expired(stage.connection, before, limit=SWEEP))
             for key in gone:
                 gone_by_itself = key_event(Tag.KEY_REMOVE, Actor("zapd", Role.VIEWER, ()), key, key)
                 note(msgspec.structs.replace(gone_by_itself, after=None))
             return len(gone)
 
         def remove(stage: Stage) -> None:
-            if self._keys.expired(stage.connection, ORIGIN, before, limit=SWEEP) != gone:
+            if self._keys.expired(stage.connection, before, limit=SWEEP) != gone:
                 raise Conflict("Somebody changed such a key at the same moment.")
             for key in gone:
                 self._keys.remove(stage.connection, key.fingerprint)
@@ -223,6 +227,7 @@ class SignInService:
         self, connection: Connection, wanted: SignIn, domain: str, rule: SignInRule, judged: Judged
     ) -> Change[Enrolled]:
         moment = self._road.clock()
+        self._refuse_disabled(connection, judged.user, domain)
         mark = fingerprint_id(wanted.public_key)
         before = self._keys.find(connection, mark)
         refuse_server_key(wanted.public_key, self._server_keys, "a client")
@@ -238,14 +243,14 @@ class SignInService:
                 attributes=judged.attributes,
                 label=wanted.label or "",
                 not_before=None,
-                expires=moment + rule.lifetime,
+                expires=min(moment + rule.lifetime, judged.until or datetime.max.replace(tzinfo=UTC)),
                 reason="",
                 created=moment,
                 updated=moment,
-                origin=ORIGIN + domain,
+                origin=SIGNED_IN + domain,
             )
         )
-        actor = Actor(ORIGIN + domain, Role.VIEWER, ())
+        actor = Actor(SIGNED_IN + domain, Role.VIEWER, ())
         if before is None:
             self._check_room(connection, judged.user, moment)
             self._keys.add(connection, after)
@@ -262,12 +267,19 @@ class SignInService:
             Enrolled(saved, rule.hints, new=False), msgspec.structs.replace(event, address=wanted.address)
         )
 
+    def _refuse_disabled(self, connection: Connection, user: str, domain: str) -> None:
+        """Somebody whom an operator has barred between the question and this."""
+        known = self._users.find(connection, user)
+        if known is not None and known.state is UserState.DISABLED and Grant.of(known.domains).covers(domain):
+            raise Refused(_REFUSED, "disabled")
+
     def _check_room(self, connection: Connection, user: str, moment: datetime) -> None:
-        count, first = self._keys.signed_in(connection, user, ORIGIN, moment)
-        if count >= self._keys_each:
+        those = self._keys.signed_in(connection, user, moment)
+        if len(those) >= self._keys_each:
+            first = min(key.expires for key in those if key.expires is not None)
             raise Conflict(
-                f"You have signed in for {count} keys, which is as many as anybody may have. Sign in with one of "
-                f"them, wait until the first ends ({iso(first)}), or let an operator revoke one."
+                f"You have signed in for {len(those)} keys, which is as many as anybody may have. Sign in with "
+                f"one of them, wait until the first ends ({iso(first)}), or let an operator revoke one."
             )
 
 

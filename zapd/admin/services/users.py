@@ -21,11 +21,14 @@ from zapd.admin.services.common import (
     resolve_domains,
     utc,
 )
+from zapd.admin.services.keys import event as key_event
 from zapd.audit.event import AuditEvent, Tag
 from zapd.auth.hashing import HashPoolFull
 from zapd.errors import Conflict, InvalidInput, NotFound, Unavailable
 from zapd.store import rules, tables
+from zapd.store.domains import Grant
 from zapd.store.filters import collect, granted_in, granted_within
+from zapd.store.keys import SIGNED_IN, KeyRegistry, KeyState
 from zapd.store.users import UserRecord, UserRegistry, UserState
 
 MAX_PASSWORD = 255
@@ -69,6 +72,7 @@ class UserService:
         self._domains = domains
         self._hasher = hasher
         self._users = UserRegistry()
+        self._keys = KeyRegistry()
 
     async def add(self, actor: Actor, new: NewUser) -> UserRecord:
         """Register a user. Raises `Conflict` when the name is taken."""
@@ -151,7 +155,9 @@ class UserService:
             if after == before:
                 return Change(before)
             saved = self._users.save(connection, after, moment)
-            return Change(saved, event(_tag(before, saved), actor, before, saved))
+            shut = before.state is UserState.ENABLED and saved.state is UserState.DISABLED
+            ended = self._end_signed_in(connection, actor, before, "user disabled") if shut else ()
+            return Change(saved, event(_tag(before, saved), actor, before, saved), ended)
 
         closes = change.get("state") is UserState.DISABLED and len(change) == 1
         return await self._road.change(work, opens=not closes)
@@ -177,7 +183,8 @@ class UserService:
             before = self._own(connection, actor, name)
             check_version(before.version, version)
             saved = self._users.save(connection, replace(before, hash=stored), self._road.clock())
-            return Change(saved, event(Tag.USER_PASSWORD, actor, before, saved))
+            ended = self._end_signed_in(connection, actor, before, "password changed")
+            return Change(saved, event(Tag.USER_PASSWORD, actor, before, saved), ended)
 
         return await self._road.change(work, opens=True)
 
@@ -189,9 +196,24 @@ class UserService:
             before = self._own(connection, actor, name)
             check_version(before.version, version)
             self._users.remove(connection, name)
-            return Change(None, event(Tag.USER_REMOVE, actor, before, None))
+            ended = self._end_signed_in(connection, actor, before, "user removed")
+            return Change(None, event(Tag.USER_REMOVE, actor, before, None), ended)
 
         await self._road.change(work, opens=False)
+
+    def _end_signed_in(
+        self, connection: Connection, actor: Actor, user: UserRecord, reason: str
+    ) -> Sequence[AuditEvent]:
+        """Revoke the keys that the user has signed in for in its own domains: they rest on its password, wherever
+        they are granted. What the record says of each."""
+        moment, grant = self._road.clock(), Grant.of(user.domains)
+        events = []
+        for key in self._keys.signed_in(connection, user.name, moment):
+            if grant.covers((key.origin or "").removeprefix(SIGNED_IN)):
+                revoked = replace(key, state=KeyState.REVOKED, reason=reason)
+                saved = self._keys.save(connection, revoked, moment)
+                events.append(key_event(Tag.KEY_REVOKE, actor, key, saved))
+        return events
 
     def _see(self, connection: Connection, actor: Actor, name: str) -> UserRecord:
         record = self._users.get(connection, name)
