@@ -7,7 +7,7 @@ CONFIG ?= zapd.toml
 WORKERS ?= 4
 
 BIN := $(VENV)/bin
-TEST_PACKAGES  := postgresql slapd ldap-utils openssl libpam-pwdfile libpam-wrapper libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc \
+TEST_PACKAGES  := postgresql slapd ldap-utils openssl libpam-pwdfile libpam-wrapper libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc curl \
                   krb5-kdc krb5-admin-server krb5-user libkrb5-dev python3-dev libfaketime
 BENCH_PACKAGES := libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc libc6-dev
 
