@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -155,6 +156,35 @@ def test_penalties_are_those_of_every_password(tmp_path: Path) -> None:
         assert [answer.status_code for answer in held] == [429, 429], [answer.text for answer in held]
         assert post(zapd, "/v1/signin", body).status_code == 200, "who is in good standing here passes"
         assert wait_for(lambda: '"reason":"penalty_address"' in zapd.journal())
+
+
+def test_who_is_banned_comes_for_nothing(tmp_path: Path) -> None:
+    """By address or by name, at both routes; in force at once, and no longer than the ban."""
+    with serving(tmp_path, configuration=ENROLL) as zapd:
+        zapd.ask("POST", "/v1/users", {"name": "alice", "password": "correct horse", "domains": ["orders"]})
+        join = zapd.ask("POST", "/v1/joins", {"user": "robot", "domains": ["orders"], "uses": 9})
+        bodies = {
+            "/v1/enroll": {"token": join["token"]},
+            "/v1/signin": {"user": "alice", "password": "correct horse"},
+        }
+
+        def ask(path: str) -> int:
+            return post(zapd, path, bodies[path] | {"public_key": new_key()}).status_code
+
+        for words, barred in (
+            (["--address", "127.0.0.1"], {"/v1/enroll", "/v1/signin"}),
+            (["--user", "robot"], {"/v1/enroll"}),
+            (["--user", "alice"], {"/v1/signin"}),
+        ):
+            added = zapd.run("ban", "add", *words, "--json")
+            assert added.returncode == 0, added.stderr
+            assert {path: ask(path) for path in bodies} == {
+                path: 403 if path in barred else 201 for path in bodies
+            }
+            removed = zapd.run("ban", "rm", json.loads(added.stdout)["id"], "--yes")
+            assert removed.returncode == 0, removed.stderr
+            assert {ask(path) for path in bodies} == {201}
+        assert '"reason":"banned_address"' in zapd.journal()
 
 
 def test_tls_is_spoken_and_its_files_are_read_again(tmp_path: Path) -> None:

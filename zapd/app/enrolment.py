@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -16,9 +16,13 @@ from zapd.admin.services.signing_in import Judging, SignInRule, SignInService
 from zapd.app.gauges import Gauge
 from zapd.app.parts import Parts
 from zapd.app.web import WebServer
+from zapd.auth.bans import Bans
 from zapd.config import Config
 from zapd.errors import Unavailable
 from zapd.server.recorder import EventRecorder
+from zapd.store.bans import BanRecord
+from zapd.store.bans_index import BansIndex
+from zapd.store.keys import KeyRecord
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +40,7 @@ class Enrolment:
         self._sign_in: SignInService
         self._web: WebServer | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._bans = Bans()
 
     async def start(
         self,
@@ -46,12 +51,14 @@ class Enrolment:
         judging: Judging,
         offered: Callable[[], Mapping[str, SignInRule]],
         server_keys: ServerKeys,
+        bans: BansIndex,
     ) -> None:
         """Come up. ``offered`` says where one may sign in, ``judging`` whether a password is right."""
         section, limits = self._config.enroll, self._config.limits
         if not section.listen:
             return
-        self._enrol = EnrolService(road, recording, braking=braking, server_keys=server_keys)
+        bans.on_change(self._bar)
+        self._enrol = EnrolService(road, recording, braking=braking, barring=self._banned, server_keys=server_keys)
         self._sign_in = SignInService(
             road,
             recording,
@@ -85,6 +92,22 @@ class Enrolment:
         if self._enrol is not None:
             yield "zapd_enrolments_total", "Exchanges of join tokens by result.", dict(self._enrol.results)
             yield "zapd_signins_total", "Sign-ins for a key by result.", dict(self._sign_in.results)
+
+    def _bar(self, records: Sequence[BanRecord]) -> None:
+        self._bans = Bans(records)
+
+    def _banned(self, address: str, key: KeyRecord) -> str:
+        """The reason code of a ban that holds where the key would be granted."""
+        bans = self._bans
+        for domain in key.domains if bans.any else ():
+            found = (
+                bans.of_address(address, domain)
+                or bans.of_key(key.public_key, domain)
+                or bans.of_user(key.user, domain)
+            )
+            if found is not None:
+                return found.reason
+        return ""
 
     async def _sweep(self) -> None:
         while True:

@@ -86,6 +86,10 @@ Braking = Callable[[str, bytes], Attempt]
 """From (address, a hash of what is guessed) to one try."""
 
 
+Barring = Callable[[str, KeyRecord], str]
+"""From (address, the key that would be registered) to the reason why a ban forbids it; empty where none does."""
+
+
 class Recording(Protocol):
     """The journal, for what changes nothing."""
 
@@ -129,12 +133,14 @@ class EnrolService:
         recording: Recording,
         *,
         braking: Braking,
+        barring: Barring = lambda _address, _key: "",
         server_keys: ServerKeys = tuple,
         pause: Pause | None = None,
     ) -> None:
         self._road = road
         self._recording = recording
         self._braking = braking
+        self._barring = barring
         self._server_keys = server_keys
         self._pause = pause or Pause()
         self._joins = JoinRegistry()
@@ -196,6 +202,9 @@ class EnrolService:
             return join, known
         if join.used >= join.uses:
             raise Refused(_REFUSED, "join_spent", join.id)
+        banned = self._barring(wanted.address, self._key(join, wanted))
+        if banned:
+            raise Refused(_REFUSED, banned, join.id)
         return join, None
 
     def _spend(self, connection: Connection, wanted: Exchange, sought: bytes) -> Change[Enrolled]:
