@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-from asyncio import get_running_loop
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -55,6 +54,7 @@ class KerberosBackend:
         self._rules = settings.rules()
         self._judge = lru_cache(REMEMBERED)(self._judge_anew)
         self._keytab = base_dir / settings.keytab if settings.keytab else None
+        self._config = base_dir / settings.config if settings.config else None
         self._kdc: Processes[Told] | None = None
         self._accounts: Processes[GroupsTold] | None = None
         if settings.unix_groups:
@@ -68,7 +68,7 @@ class KerberosBackend:
                 (str(self._keytab), settings.service_name),
                 Told,
                 settings.processes,
-                _environment(self._keytab, base_dir / settings.config if settings.config else None),
+                _environment(self._keytab, self._config),
             )
 
     @classmethod
@@ -92,12 +92,9 @@ class KerberosBackend:
         return found
 
     async def start(self) -> None:
-        """See that the keytab is there and private, and that processes can be started. Raises `Unavailable`."""
-        if self._keytab is not None:
-            try:
-                await asyncio.to_thread(check_private, self._keytab)
-            except OSError as error:
-                raise Unavailable(f"keytab {self._keytab} cannot be used: {error.strerror}") from None
+        """See that the files are there, the keytab private, and that processes can be started. Raises
+        `Unavailable`."""
+        await asyncio.to_thread(self._look)
         for processes in (self._kdc, self._accounts):
             if processes is not None:
                 await processes.start()
@@ -113,7 +110,7 @@ class KerberosBackend:
         if not proved and (not question.password or b"\0" in question.password):
             return _WRONG
         await asyncio.sleep(0)  # from here on there is a task, which a deadline needs
-        until = get_running_loop().time() + self._seconds
+        until = asyncio.get_running_loop().time() + self._seconds
         try:
             if not proved:
                 judged = await self._prove(Ask(principal, question.password), until)
@@ -130,6 +127,17 @@ class KerberosBackend:
         for processes in (self._kdc, self._accounts):
             if processes is not None:
                 await processes.aclose()
+
+    def _look(self) -> None:
+        if self._keytab is None:
+            return
+        try:
+            check_private(self._keytab)
+            for path in (self._keytab, self._config):
+                if path is not None:
+                    path.open("rb").close()
+        except OSError as error:
+            raise Unavailable(f"{error.filename} cannot be used: {error.strerror}") from None
 
     def _principal(self, question: Question) -> str:
         """Whom it is about, with the realm; empty for what is no principal."""

@@ -73,10 +73,10 @@ class KerberosSettings(BaseModel):
                 check_name(user, "user's name")
         except InvalidInput as mistake:
             raise ValueError(f"groups or users: {mistake}") from None
-        strangers = {*self.require_group, *self.deny_group} - self.groups.keys()
-        if strangers and not self.unix_groups:
+        strangers = {*self.require_group, *self.deny_group} - self.groups.keys() - {*self.told_unix_groups}
+        if strangers and self.unix_groups is not True:
             named = ", ".join(sorted(strangers))
-            raise ValueError(f"require_group or deny_group: no {named} among groups (or set unix_groups)")
+            raise ValueError(f"require_group or deny_group: no {named} among groups or unix_groups")
         self.rules()
         return self
 

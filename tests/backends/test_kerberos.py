@@ -262,8 +262,9 @@ async def test_a_keytab_that_others_can_read_is_refused(kdc: Kdc) -> None:
         assert backend.warnings == []
         keytab.unlink()
         assert (await backend.check(ALICE)).reason == "keytab_unusable"
-        with pytest.raises(Unavailable, match="No such file"):
-            await make(kdc, keytab=str(keytab)).start()
+        for missing in ({"keytab": str(keytab)}, {"config": Path("/nowhere/krb5.conf")}):
+            with pytest.raises(Unavailable, match="No such file"):
+                await make(kdc, **missing).start()
 
 
 async def test_a_keytab_that_systemd_hands_over(kdc: Kdc, monkeypatch: pytest.MonkeyPatch) -> None:

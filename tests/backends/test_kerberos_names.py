@@ -184,6 +184,7 @@ def test_case_is_forgiven_where_that_is_said() -> None:
         ({"groups": {"ops": ["alice@OTHER.TEST"]}}, "groups: "),
         ({"require_group": "ops"}, "no ops among groups"),
         ({"deny_group": "ops"}, "no ops among groups"),
+        ({"deny_group": "ops", "unix_groups": ["dev"]}, "no ops among groups or unix_groups"),
         ({"strip_realms": ["OTHER.TEST"]}, "strip_realms: OTHER.TEST is neither"),
         ({"service": "zmq/localhost"}, "keytab, which is not set"),
         ({"keytab": "k", "service": "a b"}, "service: name a principal"),
