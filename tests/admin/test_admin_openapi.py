@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 from support.store_admin import *  # noqa: F403
 from support.store_fixtures import *  # noqa: F403
 from test_admin_api import Api, _problem, api  # noqa: F401 - a fixture
@@ -16,6 +17,7 @@ from test_admin_api import Api, _problem, api  # noqa: F401 - a fixture
 from zapd.admin.api.errors import MEDIA_TYPE, PROBLEMS
 from zapd.admin.api.exports import VerifyOut
 from zapd.admin.api.schemas import ImportOut
+from zapd.admin.roles import ROLES, Actor, Operation, Role
 from zapd.zmtp.keys import encode_key, generate_keypair
 
 Document = dict[str, Any]
@@ -25,7 +27,7 @@ ENDLESS = {"/v1/audit/stream"}
 
 OPERATORS = ("/v1/bans", "/v1/joins", "/v1/explain", "/v1/audit/verify")
 """What only operators may, whatever the verb (contract, REST)."""
-ROLES = ("viewer", "operator", "admin")
+ROLES_BY_STRENGTH = tuple(Role)
 
 
 def _operations(document: Document) -> Iterator[tuple[str, str, Document]]:
@@ -120,6 +122,19 @@ def _request(path: str, operation: Document, document: Document, rng: random.Ran
     return path, more
 
 
+def _good_request(template: str, operation: Document, document: Document) -> dict[str, Any]:
+    """What httpx takes besides the path: a body that has the right shape, such as the document's example."""
+    content = operation.get("requestBody", {}).get("content", {})
+    if "text/csv" in content:
+        return {"content": content["text/csv"]["example"], "headers": {"Content-Type": "text/csv"}}
+    if not content:
+        return {}
+    schema = _resolved(content["application/json"]["schema"], document)
+    if examples := schema.get("examples"):
+        return {"json": examples[0]}
+    return {"json": _sample(schema, document, random.Random(7), 0) if schema.get("required") else {}}
+
+
 async def test_whatever_is_asked_gets_a_documented_answer(api: Api):  # noqa: F811
     """Requests made from the document, right and wrong in every place: no 5xx, no status that the
     operation does not name, errors in their one shape."""
@@ -143,26 +158,44 @@ async def test_whatever_is_asked_gets_a_documented_answer(api: Api):  # noqa: F8
     assert {200, 404, 422} <= seen
 
 
-async def test_every_role_on_every_route(api: Api):  # noqa: F811
-    """The contract's table, route by route: who may is let through to the thing itself, who may not gets 403."""
+async def test_every_role_on_every_route(api: Api, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+    """The table of `zapd.admin.roles`, route by route: each asks it for something, and whoever has that is let
+    through to the thing itself, all others get 403. The contract's table says the same."""
+    asked: set[Operation] = set()
+    require = Actor.require
+
+    def heard(actor: Actor, operation: Operation) -> None:
+        asked.add(operation)
+        require(actor, operation)
+
+    monkeypatch.setattr(Actor, "require", heard)
     document = (await api.http.get("/openapi.json")).json()
-    rng = random.Random(7)
+    reached: set[Operation] = set()
     for verb, template, operation in _operations(document):
-        least = ROLES.index(_least_role(verb, template))
-        for number, role in enumerate(ROLES):
-            may = number >= least
-            if may and template in ENDLESS:
+        path = re.sub(r"\{[^}]+\}", "A" * 43, template)
+        rows: dict[Role, set[Operation]] = {}
+        answers = {}
+        for role in Role:
+            asked.clear()
+            if template in ENDLESS and Operation.READ_AUDIT in ROLES[role]:
+                rows[role] = {Operation.READ_AUDIT}
                 continue
-            _path, more = _request(template, operation, document, rng, wrong=0)
-            path = re.sub(r"\{[^}]+\}", "A" * 43, template)
-            more["params"] = {}
-            response = await api(verb, path, by=role, **more)
-            told = f"{role} {verb} {path}: {response.status_code} {response.text[:200]}"
-            assert response.status_code != 401, told
-            if may:
-                assert response.status_code != 403, told
-            elif response.status_code != 422:  # a body that says nothing sensible is refused before
-                _problem(response, 403, "forbidden")
+            more = _good_request(template, operation, document)
+            answers[role] = await api(verb, path, by=role.value, **more)
+            rows[role] = set(asked)
+        needed = set().union(*rows.values())
+        assert needed, f"{verb} {template} asks the table of roles for nothing"
+        reached |= needed
+        least = ROLES_BY_STRENGTH.index(Role(_least_role(verb, template)))
+        for number, role in enumerate(ROLES_BY_STRENGTH):
+            may = needed <= ROLES[role]
+            assert may == (number >= least), f"{role} {verb} {template}: {needed}"
+            if role not in answers:
+                continue
+            told = f"{role} {verb} {path}: {answers[role].status_code} {answers[role].text[:200]}"
+            assert rows[role], told
+            assert (answers[role].status_code == 403) != may, told
+    assert reached == set(Operation), "nothing reaches these"
 
 
 async def test_the_examples_are_true(api: Api):  # noqa: F811

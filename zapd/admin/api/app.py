@@ -13,6 +13,7 @@ from zapd import __version__
 from zapd.admin.api import errors
 from zapd.admin.api.context import AdminContext
 from zapd.admin.api.guards import Guards
+from zapd.admin.api.methods import note_methods
 from zapd.admin.api.numbering import PREFIX, Numbering
 from zapd.admin.api.openapi import document
 from zapd.admin.api.routes import (
@@ -58,6 +59,7 @@ def create_app(context: AdminContext) -> FastAPI:
     app.add_middleware(Numbering)
     for router in _ROUTERS:
         app.include_router(router, prefix=PREFIX, responses=errors.RESPONSES)
+    note_methods(app, PREFIX, _ROUTERS)
     app.include_router(_process_pages(context))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from zapd.admin.api.methods import methods_of
 from zapd.admin.api.numbering import template_of
 from zapd.admin.api.schemas import FieldProblem, Problem
 from zapd.admin.api.streaming import BrokenOff
@@ -116,9 +117,11 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     return problem_response("invalid_input", "The request does not have the right shape.", errors[:50])
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = error.headers if isinstance(error, HTTPException) else None
+    if status == 405 and (found := methods_of(request.app, request.url.path)):
+        headers = {"Allow": ", ".join(found)}
     return problem_response(_BY_STATUS.get(status, "error" if status >= 500 else "bad_request"), headers=headers)
 
 
