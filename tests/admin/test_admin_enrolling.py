@@ -13,6 +13,7 @@ from support.store_fixtures import *  # noqa: F403
 
 from zapd.admin.api.errors import MEDIA_TYPE
 from zapd.admin.api.guards import HEADERS
+from zapd.admin.services import pausing
 from zapd.admin.services.agents import NewAgent
 from zapd.admin.services.enrolling import EnrolService, Exchange, Refused
 from zapd.admin.services.joins import NewJoin
@@ -163,6 +164,27 @@ async def test_all_that_is_wrong_with_a_token_sounds_alike(entrance: Entrance):
     assert len(words) == 1
     assert entrance.brake.failed == 6
     assert entrance.enrol.results["refused"] == 6
+
+
+async def test_refusals_leave_on_a_tick_whatever_is_wrong(entrance: Entrance, monkeypatch: pytest.MonkeyPatch):
+    """Unknown at once or spent after a look at the database: each is held until a multiple of the tick, a tick or
+    more after its question."""
+    loop, tick = asyncio.get_running_loop(), 8.0
+    ends: list[float] = []
+
+    async def until(seconds: float) -> None:
+        ends.append(loop.time() + seconds)
+
+    _, spent = await entrance.admin.joins.create(OPERATOR, NewJoin())
+    await entrance.join(spent, new_key())
+    entrance.enrol._pause = Pause(tick)
+    monkeypatch.setattr(pausing, "sleep", until)
+    for token in (spent, "zapdj_" + "A" * 43, "no such form"):
+        began = loop.time()
+        problem(await entrance.join(token, new_key()), 403, "refused")
+        assert began + tick <= ends[-1] <= loop.time() + 2 * tick
+        assert ends[-1] % tick == pytest.approx(0, abs=0.05) or ends[-1] % tick == pytest.approx(tick, abs=0.05)
+    assert len(ends) == 3
 
 
 async def test_an_address_range_is_judged_on_where_the_request_comes_from(entrance: Entrance):

@@ -107,6 +107,11 @@ def test_both_ways_lead_to_a_key_that_is_let_in(zapd: Zapd) -> None:
     for word in (joined, entered):
         assert f'"request":"{word.headers["x-request-id"]}"' in journal
     assert zapd.run("audit", "verify").returncode == 0
+    replayed = zapd.run("audit", "replay", "-c", str(zapd.config), "--json")
+    assert replayed.returncode == 0, replayed.stderr
+    found = json.loads(replayed.stdout)
+    assert found["otherwise"] == 0, replayed.stdout
+    assert "not there any more" not in replayed.stdout
 
 
 def test_a_password_of_another_backend_gives_a_key_of_the_registry(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from asyncio import sleep
 from typing import Final
 
 TICK: Final = 0.1
@@ -24,4 +25,4 @@ class Pause:
         """Return on a tick, the same whatever was found between."""
         now = asyncio.get_running_loop().time()
         earliest = max(now, began + self._tick)
-        await asyncio.sleep(math.ceil(earliest / self._tick) * self._tick - now)
+        await sleep(math.ceil(earliest / self._tick) * self._tick - now)
