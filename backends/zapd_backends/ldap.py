@@ -30,6 +30,7 @@ from zapd_backends.ldap_driver import (
     OUTAGES,
     SIZE_LIMIT_EXCEEDED,
     SUCCESS,
+    UNWILLING_TO_PERFORM,
     Entry,
     Link,
     Result,
@@ -66,6 +67,9 @@ _ACTIVE_DIRECTORY: Final = {
 }
 """What Active Directory says behind "AcceptSecurityContext error, data" in a refused bind."""
 _DATA: Final = re.compile(r"AcceptSecurityContext error, data ([0-9a-f]{3,8})\b")
+
+_INACTIVATED: Final = "Account inactivated."
+"""What 389 Directory Server says of an account with nsAccountLock, whatever the password."""
 
 _WRONG: Final = Verdict(Outcome.REJECT, reason="wrong_password")
 
@@ -319,6 +323,8 @@ def _refusal(result: Result, dn: str, entry: Entry | None = None) -> Verdict | N
         return Verdict(Outcome.LOCKED, reason=known) if known else None
     if result.code == CONSTRAINT_VIOLATION:  # 389 Directory Server, behind too many wrong passwords
         return Verdict(Outcome.LOCKED, reason="account_locked")
+    if result.code == UNWILLING_TO_PERFORM and result.text.startswith(_INACTIVATED):
+        return Verdict(Outcome.LOCKED, reason="account_disabled")
     if result.code in (INVALID_CREDENTIALS, INAPPROPRIATE_AUTHENTICATION):
         data = _DATA.search(result.text)
         known = known or (_ACTIVE_DIRECTORY.get(data[1]) if data is not None else None)

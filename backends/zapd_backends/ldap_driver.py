@@ -37,6 +37,7 @@ NO_SUCH_OBJECT: Final = 32
 INAPPROPRIATE_AUTHENTICATION: Final = 48
 INVALID_CREDENTIALS: Final = 49
 INSUFFICIENT_ACCESS_RIGHTS: Final = 50
+UNWILLING_TO_PERFORM: Final = 53
 """Result codes (RFC 4511, appendix A.1)."""
 OUTAGES: Final = frozenset({1, 2, 3, 7, 8, 10, 11, 12, 13, 51, 52, 54, 80})
 """Those that speak of the server or the way to it, whoever it is about: operationsError, protocolError,

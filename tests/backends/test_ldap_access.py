@@ -106,6 +106,7 @@ async def test_a_filter_may_lock(slapd):
         (Result(49, "", policy_error=Policy.ACCOUNT_LOCKED), Outcome.LOCKED, "account_locked"),
         (Result(49, "", policy_error=7), Outcome.REJECT, "wrong_password"),
         (Result(19, "Exceed password retry limit."), Outcome.LOCKED, "account_locked"),
+        (Result(53, "Account inactivated. Contact system administrator."), Outcome.LOCKED, "account_disabled"),
         (Result(32, "", matched="ou=people,dc=x"), Outcome.REJECT, "wrong_password"),
     ]
     + [
