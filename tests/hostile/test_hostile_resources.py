@@ -27,7 +27,7 @@ GROWTH = 8 << 20
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    scene = Scene.prepare(tmp_path_factory.mktemp("hostile-resources"), '[limits]\nhandshake_deadline = "2.5s"\n')
+    scene = Scene.prepare(tmp_path_factory.mktemp("hostile-resources"), 'handshake_deadline = "2.5s"\n')
     try:
         yield scene
         scene.is_well()

@@ -27,9 +27,7 @@ FLOOD = 2.5
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    scene = Scene.prepare(
-        tmp_path_factory.mktemp("hostile-strangers"), f'[limits]\nhandshake_deadline = "{DEADLINE}s"\n'
-    )
+    scene = Scene.prepare(tmp_path_factory.mktemp("hostile-strangers"), f'handshake_deadline = "{DEADLINE}s"\n')
     try:
         yield scene
     finally:
@@ -137,7 +135,7 @@ def test_a_flood_of_valid_hellos_is_amplified_nowhere_and_starves_nobody(scene: 
 def test_fewer_descriptors_than_strangers(tmp_path: Path, bounded: str) -> None:
     """200 silent strangers where 60 connections fit: honest ones get in all the same, and a listener without
     descriptors rests instead of spinning."""
-    limits = "[limits]\nconnections = 60\n" if bounded == "by the configuration" else ""
+    limits = "connections = 60\n" if bounded == "by the configuration" else ""
     scene = Scene.prepare(tmp_path, limits)
     crowd: list[HalfOpen] = []
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.app_scene import ALICE, CONFIGURATION, STRANGER, Asking, z85
+from support.app_scene import ALICE, CONFIGURATION, STRANGER, UNCOUNTED, Asking, z85
 from support.serving import serving
 
 from zapd.auth.decision import Decision
@@ -36,7 +36,7 @@ def value(samples: Samples, sample: str, /, **labels: str) -> float:
 
 def test_the_running_programs_page_tells_each_decision_and_stays_small(tmp_path: Path) -> None:
     """Decisions by domain, mechanism, status and reason; 150 strange domains make a bounded number of labels."""
-    with serving(tmp_path, configuration=CONFIGURATION) as zapd, Asking(zapd) as asking:
+    with serving(tmp_path, configuration=CONFIGURATION + UNCOUNTED) as zapd, Asking(zapd) as asking:
         zapd.add_key(z85(ALICE), "alice", domains=["orders"])
         for number in range(150):
             assert asking.ask(STRANGER, domain=f"strange-{number}") == 400

@@ -41,6 +41,13 @@ allow = ["127.0.0.0/8"]
 null_user = "lab"
 """
 
+UNCOUNTED = """
+[limits]
+refusals_per_source = 1000000
+refusals_per_agent = 1000000
+"""
+"""For behind `CONFIGURATION`: refusals come as fast as they like, and each is given."""
+
 ALICE = public_of(bytes(range(32)))
 BOB = public_of(bytes(range(1, 33)))
 STRANGER = public_of(bytes(reversed(range(32))))

@@ -45,7 +45,14 @@ backends = ["keys"]
 mechanisms = ["NULL"]
 allow = ["127.0.0.0/8"]
 null_user = "lab"
+[penalties]
+trusted = ["0.0.0.0/0", "::/0", "ipc"]
+[limits]
+refusals_per_source = 1000000
+refusals_per_agent = 1000000
 """
+"""Ends with the limits, so that a test can add its own. Attackers of every kind come from few addresses here, and
+each shall get the answer that it asks for: that there are too many of them is shown elsewhere."""
 
 PASSWORD = b"correct horse"
 

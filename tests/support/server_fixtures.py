@@ -18,10 +18,13 @@ from zapd.auth.policy import Link, Policy, Rule
 from zapd.server.endpoint import Endpoint, EndpointPeer
 from zapd.server.metrics import DecisionMetrics
 from zapd.server.recorder import Recorder
+from zapd.server.repeats import Repeats
 from zapd.zap import Asker
 from zapd.zmtp.decoding import ClearDecoder, Item
 from zapd.zmtp.limits import DEFAULT_LIMITS
 
+MANY = 1 << 30
+"""Refusals a second: none is one too many."""
 ALICE = bytes(range(32))
 STRANGER = bytes(reversed(range(32)))
 SLOW = b"s" * 32
@@ -139,7 +142,7 @@ async def house(folder: Path, durability: Durability = "strict", **bounds: int) 
         Rule("office", frozenset({"PLAIN"}), (Link("people"),), refusal_tick=0.001),
     )
     authority = Authority(Policy(rules), handles)
-    recorder = Recorder(journal, Summaries(journal))
+    recorder = Recorder(journal, Summaries(journal), Repeats(MANY, MANY))
     metrics = DecisionMetrics()
     endpoint = Endpoint(authority.decide, recorder, metrics, **bounds)
     try:

@@ -25,6 +25,7 @@ from zapd.server.endpoint import Endpoint
 from zapd.server.express import Express
 from zapd.server.metrics import DecisionMetrics
 from zapd.server.recorder import Recorder
+from zapd.server.repeats import Repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ class Deciding:
         ground.registry.bans.on_change(lambda bans: self.authority.bar(Bans(bans)))
         self._parts.up("backends", self._backends.aclose)
         await self._backends.adopt(wanted, config, hurry=True)
-        self.recorder = Recorder(ground.journal, ground.summaries)
+        limits = config.limits
+        repeats = Repeats(limits.refusals_per_source, limits.refusals_per_agent)
+        self.recorder = Recorder(ground.journal, ground.summaries, repeats)
         self.endpoint = Endpoint(
             self.authority.decide,
             self.recorder,
@@ -110,6 +113,8 @@ class Deciding:
         for handle in gone:
             await handle.aclose()
         self.ground.throttle.reload(prepared.config.terms())
+        limits = prepared.config.limits
+        self.recorder.repeats = Repeats(limits.refusals_per_source, limits.refusals_per_agent)
         self.doors.set_limits(prepared.config.limits)
 
     # -- down ------------------------------------------------------------------------------------------------

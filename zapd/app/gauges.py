@@ -42,6 +42,16 @@ def gauges_of_deciding(deciding: Deciding) -> Iterator[Gauge]:
         "Answers that became 300 for want of a record.",
         {"": deciding.recorder.unrecorded},
     )
+    yield (
+        "zapd_summarised_total",
+        "300s that were counted into auth.summary instead of recorded one by one.",
+        {"": deciding.recorder.summarised},
+    )
+    yield (
+        "zapd_refused_too_often_total",
+        "Refusals that became 300, since their source or the agent was refused too often.",
+        {"": deciding.recorder.repeated},
+    )
     handles = [handle.health() for handle in deciding.backend_handles()]
     yield (
         "zapd_backend_up",

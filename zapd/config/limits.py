@@ -105,6 +105,11 @@ class LimitsSection(BaseModel):
     """Password hashes worked on at a time; 0 is as many as there are cores."""
     hash_waiting: CountOrNone = 64
     """Password hashes that may wait for a worker; one more is answered 300 at once."""
+    refusals_per_source: Count = 10
+    """400s, and 300s after asking, that one IPv4 address, IPv6 /48 or local user is given in a second, each with
+    its record; one more is answered 300 and counted."""
+    refusals_per_agent: Count = 100
+    """The same for all that one agent asks about."""
     penalty_entries: Count = 65_536
     """Addresses and names that are remembered for wrong tries; and as many for having been let in."""
 

@@ -16,6 +16,7 @@ from zapd.audit.gaps import Summaries
 from zapd.audit.journal import Journal, JournalUnavailable
 from zapd.auth.decision import Decision
 from zapd.errors import Unavailable
+from zapd.server.repeats import TOO_OFTEN, Repeats
 from zapd.zap import TRY_AGAIN, Asker, MalformedRequest, Status, ZapReply, ZapRequest
 
 # By number: hashing an enum's member calls Python, and this stands on the hot road.
@@ -25,29 +26,40 @@ _TAGS = {
     int(Status.ERROR): Tag.AUTH_REJECT.value,
     int(Status.TRY_AGAIN): Tag.AUTH_DEFER.value,
 }
+_GRANTED = Status.GRANTED
 
 
 class Recorder:
     """Writes decisions down before their replies may leave."""
 
-    def __init__(self, journal: Journal, summaries: Summaries) -> None:
+    def __init__(self, journal: Journal, summaries: Summaries, repeats: Repeats | None = None) -> None:
         self.journal = journal
         self.summaries = summaries
+        self.repeats = repeats or Repeats()
         self.unrecorded = 0
         """Answers that became 300 because they could not be recorded."""
+        self.repeated = 0
+        """Answers that became 300 because their source, or the agent, was refused too often."""
+        self.summarised = 0
+        """300s that were counted, those included, instead of recorded one by one."""
         self.silent = journal.durability == "off"
         """Nothing is kept: there is no need to make what would be."""
 
     def record(self, request: ZapRequest, decision: Decision, detail: dict[str, object] | None = None) -> ZapReply:
         """Append the decision; the reply that may be given once the journal is durable.
 
-        300 instead, when the journal takes nothing now. ``detail``: what else the record shall say.
+        300 instead, when the journal takes nothing now, and to whoever is refused too often. ``detail``: what else
+        the record shall say.
         """
         if self.silent:
             return decision.reply
         if not decision.asked:
-            self.summaries.count(request.domain, request.address, decision.reason)
+            self._count(request.domain, request.address, decision.reason)
             return decision.reply
+        if decision.reply.status is not _GRANTED and self._too_often(
+            request.domain, request.address, request.asker
+        ):
+            return TRY_AGAIN
         try:
             event = event_of(request, decision)
             self.journal.append(event if detail is None else msgspec.structs.replace(event, detail=detail))
@@ -69,6 +81,8 @@ class Recorder:
         if self.silent or reply.status is not Status.REFUSED:
             return reply
         _, _, domain, address, _, mechanism, *_ = (_shown(frame) for frame in frames)
+        if self._too_often(domain, address, asker):
+            return TRY_AGAIN
         try:
             self.journal.append(
                 AuditEvent(
@@ -88,6 +102,18 @@ class Recorder:
             self.journal.note_gap(domain, address, "malformed")
             return TRY_AGAIN
         return reply
+
+    def _too_often(self, domain: str, address: str, asker: Asker | None) -> bool:
+        """Whether one more refusal would be one too many; if so it is counted."""
+        if self.repeats.allows(self.repeats.source(address), "" if asker is None else asker.name):
+            return False
+        self.repeated += 1
+        self._count(domain, address, TOO_OFTEN)
+        return True
+
+    def _count(self, domain: str, address: str, reason: str) -> None:
+        self.summarised += 1
+        self.summaries.count(domain, self.repeats.source(address), reason)
 
 
 def _shown(frame: bytes) -> str:
