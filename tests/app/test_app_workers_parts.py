@@ -136,7 +136,9 @@ async def test_what_wants_no_answer_goes_both_ways() -> None:
 
 def test_what_is_said_shows_no_secret() -> None:
     """Neither the server's key nor a configuration with a password in it."""
-    begin = Begin("1.0", 1, 2, "/etc/zapd.toml", "password = 'hunter2'", "password = 'hunter2'", b"s3cret" * 5)
+    begin = Begin(
+        "1.0", 1, 2, "/etc/zapd.toml", "password = 'hunter2'", "password = 'hunter2'", b"s3cret" * 5, b"s3cret"
+    )
     for shown in (repr(begin), str(begin), repr(Prepare("hunter2")), repr(Failed("hunter2"))):
         assert "hunter2" not in shown
         assert "s3cret" not in shown

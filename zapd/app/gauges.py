@@ -175,6 +175,8 @@ _JOINED: Mapping[str, Callable[[float, float], float] | None] = {
     "zapd_registry_staleness_seconds": max,
     "zapd_journal_sequence": None,
     "zapd_bans": max,
+    "zapd_penalised": max,
+    "zapd_good_standing": max,
 }
 """What is no sum over processes: the worst of them, or nothing that can be said of all."""
 

@@ -22,9 +22,11 @@ log = structlog.get_logger(__name__)
 class Ground:
     """One for each process. What may be missing at start (database, disk) is waited for by nobody."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts, penalty_key: bytes = b"") -> None:
+        """``penalty_key``: of those with whom penalties are shared (`zapd.auth.throttle.Throttle`)."""
         self._config = config
         self._parts = parts
+        self._penalty_key = penalty_key
         self.hash_pool: HashPool
         self.throttle: Throttle
         self.watermark: Watermark
@@ -37,7 +39,7 @@ class Ground:
         config = self._config
         self.hash_pool = HashPool(config.limits.hash_workers or None, config.limits.hash_waiting)
         self._parts.up("hash_pool", self.hash_pool.aclose)
-        self.throttle = Throttle(config.terms())
+        self.throttle = Throttle(config.terms(), secret=self._penalty_key)
         self.watermark = Watermark(config.server.data_dir / "newest-change")
         self.registry = Registry(
             config.database_url(), config.base_dir, config.database.max_staleness, self.watermark

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, ItemsView, Iterator
 from time import monotonic
 from typing import Final, Literal
 
@@ -70,6 +70,20 @@ class Debts:
         heapq.heappush(self._order, (debt.clean_at, debtor))
         self._keep_bound()
         return debt, open_tries(debt, now, forgive)
+
+    def put(self, debtor: bytes, kind: Kind, clean_at: float, barred_until: float, wrong: bytes) -> None:
+        """A debt that was made elsewhere; what was made here stays where it lasts longer."""
+        debt = self._debts.get(debtor)
+        if debt is None or debt.clean_at < clean_at:
+            debt = self._debts[debtor] = Debt(kind, clean_at)
+            debt.barred_until = barred_until
+            debt.wrong = wrong[-RECENT * GUESS :]
+            heapq.heappush(self._order, (clean_at, debtor))
+            self._keep_bound()
+
+    def items(self) -> ItemsView[bytes, Debt]:
+        """Every debtor and what it owes."""
+        return self._debts.items()
 
     def forgive(self, debtor: bytes) -> None:
         """Nothing is owed any more."""

@@ -21,6 +21,7 @@ monotonic. Every table is bounded. It knows no backends, no wire and no journal.
 
 from __future__ import annotations
 
+import heapq
 import math
 import os
 from collections import OrderedDict
@@ -105,6 +106,15 @@ class Trace(NamedTuple):
     """A success."""
 
 
+class Remembered(NamedTuple):
+    """What one throttle tells another that comes later. Times are seconds from now."""
+
+    debts: tuple[tuple[bytes, Kind, float, float, bytes], ...]
+    """(debtor, kind, until nothing is owed, until it bars no more, what stands for its wrong guesses)."""
+    good: tuple[tuple[bytes, float], ...]
+    """(name at an address, until its good standing ends)."""
+
+
 class Throttle:
     """One for each process. Its methods are for the event loop's thread."""
 
@@ -127,7 +137,7 @@ class Throttle:
         """How often the answer was a penalty."""
         self.wrong = 0
         """New wrong tries."""
-        self._secret = secret or os.urandom(32)
+        self.secret = secret or os.urandom(32)
         self.exempt = Attempt(self, None, b"")
         """One that counts for nothing."""
         self._open: dict[bytes, dict[bytes, int]] = {}
@@ -183,12 +193,34 @@ class Throttle:
         return self.attempt(question.address, realm, question.username or question.key, question.password)
 
     def take(self, traces: Iterable[Trace]) -> None:
-        """What was seen elsewhere, by somebody with the same secret."""
+        """What was seen elsewhere, by somebody with the same secret. It is neither counted nor told again."""
         for trace in traces:
             if trace.good:
-                self.succeed(trace, trace.name)
+                self._be_good(trace, trace.name)
             else:
-                self.fail(trace)
+                self._owe(trace)
+
+    def remembered(self, debts: int, good: int) -> Remembered:
+        """What somebody with the same secret who comes later should know: of so many debtors, and names in good
+        standing, those that last longest."""
+        now = self.clock()
+        owing = heapq.nlargest(debts, self._debts.items(), key=lambda each: each[1].clean_at)
+        standing = heapq.nlargest(good, self._good.items(), key=lambda each: each[1])
+        return Remembered(
+            tuple(
+                (debtor, debt.kind, debt.clean_at - now, debt.barred_until - now, debt.wrong)
+                for debtor, debt in owing
+            ),
+            tuple((pair, until - now) for pair, until in standing),
+        )
+
+    def remember(self, told: Remembered) -> None:
+        """What `remembered` gave elsewhere, beside what is known here."""
+        now = self.clock()
+        for debtor, kind, clean, barred, wrong in told.debts:
+            self._debts.put(debtor, kind, now + clean, now + barred, wrong)
+        for pair, left in sorted(told.good, key=lambda each: each[1]):
+            self._stand(pair, max(now + left, self._good.get(pair, 0.0)))
 
     def counts(self) -> dict[Kind, int]:
         """How many of each kind owe something."""
@@ -245,15 +277,20 @@ class Throttle:
 
     def fail(self, trace: Trace) -> None:
         """A wrong try."""
+        if self._owe(trace):
+            self.wrong += 1
+            self.on_trace(trace)
+
+    def _owe(self, trace: Trace) -> bool:
+        """Lay a wrong try to whom it belongs; False where it is no new one."""
         known = self._debts.get(trace.name or trace.address)
         if known is not None and known.knows(trace.guess):
-            return
-        self.wrong += 1
+            return False
         self._charge(trace.address, "address", trace.guess)
         if trace.name:
             self._charge(trace.name, "name", trace.guess)
             self._charge(trace.account, "account", trace.guess)
-        self.on_trace(trace)
+        return True
 
     def _charge(self, debtor: bytes, kind: Kind, guess: bytes) -> None:
         known = self._debts.get(debtor)
@@ -274,16 +311,25 @@ class Throttle:
     def succeed(self, trace: Trace, pair: bytes) -> None:
         """Let in. What was wrong before is forgiven with time alone, else one good name would pay for guesses at
         it; but the world's tries at the account are, where the address was known to be good."""
-        good, now = self._good, self.clock()
+        if self._be_good(trace, pair):
+            self.on_trace(trace._replace(name=pair, good=True))
+
+    def _be_good(self, trace: Trace, pair: bytes) -> bool:
+        """Whether others should know."""
+        now = self.clock()
         owing = bool(trace.account) and self._debts.get(trace.account) is not None
         if owing and self._is_good(pair):
             before = self._reset.get(trace.account)
             if before is None or now - before >= HOUR:
                 self._reset.put(trace.account, now)
                 self._debts.forgive(trace.account)
-        if owing or good.get(pair, 0.0) - now < self.terms.standing / 2:
-            self.on_trace(trace._replace(name=pair, good=True))
-        good[pair] = now + self.terms.standing
+        news = self._good.get(pair, 0.0) - now < self.terms.standing / 2
+        self._stand(pair, now + self.terms.standing)
+        return owing or news
+
+    def _stand(self, pair: bytes, until: float) -> None:
+        good = self._good
+        good[pair] = until
         good.move_to_end(pair)
         while len(good) > self.terms.entries:
             good.popitem(last=False)
@@ -317,7 +363,7 @@ class Throttle:
         return _TRUSTED if read in self._trusted else source_of(read)
 
     def _mark(self, *parts: bytes) -> bytes:
-        digest = blake2b(digest_size=_MARK, key=self._secret)
+        digest = blake2b(digest_size=_MARK, key=self.secret)
         for part in parts:
             digest.update(len(part).to_bytes(4, "big"))
             digest.update(part)

@@ -16,7 +16,9 @@ from zapd.app.workers import messages
 from zapd.app.workers.channel import Closed
 from zapd.app.workers.joining import Counts
 from zapd.app.workers.messages import Done
+from zapd.app.workers.penalties import MOST_DEBTS, MOST_GOOD, Telling
 from zapd.app.workers.seat import Seat
+from zapd.auth.throttle import Throttle
 from zapd.config import Config
 from zapd.errors import ConfigurationError, Unavailable
 
@@ -42,12 +44,14 @@ MOST_RELEASED = 16
 class Crew:
     """So many workers, each with the same configuration."""
 
-    def __init__(self, config: Config, server_key: bytes, position: Callable[[], int]) -> None:
-        """``position`` gives the last change that is in force in the parent."""
+    def __init__(self, config: Config, server_key: bytes, throttle: Throttle, position: Callable[[], int]) -> None:
+        """``throttle`` is the parent's; ``position`` gives the last change that is in force there."""
         self._started = config.text
         self._text = config.text
         self._path = str(config.path)
         self._server_key = server_key
+        self._throttle = throttle
+        Telling(throttle, self._tell_all)
         self._position = position
         self.seats = [Seat(number, self) for number in range(1, config.server.workers + 1)]
         self._gone = Counts()
@@ -201,6 +205,7 @@ class Crew:
             started=self._started,
             text=self._text,
             server_key=self._server_key,
+            penalty_key=self._throttle.secret,
         )
 
     async def welcome(self, seat: Seat) -> None:
@@ -218,6 +223,19 @@ class Crew:
                 raise
             except Unavailable as trouble:  # it answers 300 until it has caught up
                 log.warning("a worker comes up behind", number=seat.number, reason=str(trouble))
+        seat.tell(messages.Penalties(self._throttle.remembered(MOST_DEBTS, MOST_GOOD)))
+
+    def heard(self, seat: Seat, traces: messages.Traces) -> None:
+        """A worker's wrong tries and successes: kept, and told to the others."""
+        self._throttle.take(traces.traces)
+        for other in self.seats:
+            if other is not seat and other.up:
+                other.tell(traces)
+
+    def _tell_all(self, traces: messages.Traces) -> None:
+        for seat in self.seats:
+            if seat.up:
+                seat.tell(traces)
 
     def changed(self, seat: Seat) -> None:
         """A worker has come or gone."""

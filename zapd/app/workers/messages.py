@@ -10,6 +10,7 @@ import msgspec
 from zapd.admin.services.explain import Explanation, Supposed
 from zapd.admin.services.signing_in import Judged, Login
 from zapd.admin.services.topology import BackendInfo
+from zapd.auth.throttle import Remembered, Trace
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -82,6 +83,8 @@ class Begin(Message, frozen=True):
     """What is in force now."""
     server_key: bytes
     """The server's CURVE secret; empty where no endpoint needs it."""
+    penalty_key: bytes
+    """What keys all that stands for addresses, names and guesses among penalties."""
 
 
 class CatchUp(Message, frozen=True):
@@ -129,6 +132,18 @@ class Drain(Message, frozen=True):
 # -- told, without an answer ----------------------------------------------------------------------------------
 
 
+class Traces(Message, frozen=True):
+    """Both ways: wrong tries and successes that the other side does not know of."""
+
+    traces: tuple[Trace, ...]
+
+
+class Penalties(Message, frozen=True):
+    """Parent to a new worker: what was seen before its time."""
+
+    remembered: Remembered
+
+
 class Release(Message, frozen=True):
     """Parent to worker: let so many connections go, that come back to another."""
 
@@ -165,6 +180,8 @@ Said = (
     | Explain
     | Judge
     | Drain
+    | Traces
+    | Penalties
     | Release
     | Stop
     | Load

@@ -65,7 +65,7 @@ class Parent:
         self._parts.up("entrances", self._entrances.close)
         await self._entrances.open()
         feed = self._ground.registry.feed
-        self._crew = Crew(self.config, self._entrances.server_key, lambda: feed.position)
+        self._crew = Crew(self.config, self._entrances.server_key, self._ground.throttle, lambda: feed.position)
         self._parts.up("workers", self._crew.stop)
         await self._crew.start()
         self._crew.on_change = self._crew_changed
@@ -155,6 +155,7 @@ class Parent:
             return
         for setting in needs_restart(self._start_only, config):
             log.warning("a change needs a restart; the old value stays in force", setting=setting)
+        self._ground.throttle.reload(config.terms())
         self.config = config
         self._ground.note(Tag.SERVICE_RELOAD, {"domains": [rule.pattern for rule in rules]})
         log.info("the configuration was reloaded", domains=len(rules), backends=len(config.backend))

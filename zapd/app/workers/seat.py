@@ -52,6 +52,9 @@ class Owner(Protocol):
     async def welcome(self, seat: Seat) -> None:
         """A worker has come up and was handed nothing yet: bring it up to date. Raises `ZapdError`."""
 
+    def heard(self, seat: Seat, traces: messages.Traces) -> None:
+        """The worker saw these."""
+
     def changed(self, seat: Seat) -> None:
         """`Seat.up` is another now."""
 
@@ -241,6 +244,8 @@ class Seat:
     def _hear(self, message: Message) -> None:
         if isinstance(message, messages.Load):
             self.load = message
+        elif isinstance(message, messages.Traces):
+            self._owner.heard(self, message)
         else:
             log.error("a worker says what its parent does not know", number=self.number, message=repr(message))
 

@@ -29,6 +29,7 @@ from zapd.app.workers import messages
 from zapd.app.workers.channel import Channel
 from zapd.app.workers.handing import take
 from zapd.app.workers.messages import Done, Message
+from zapd.app.workers.penalties import Telling
 from zapd.app.workers.sharing import share
 from zapd.audit.event import Tag
 from zapd.config import Config, load
@@ -129,6 +130,10 @@ class Worker:
         match message:
             case messages.Stop():
                 self._stopping.set()
+            case messages.Traces(traces=traces):
+                self._ground.throttle.take(traces)
+            case messages.Penalties(remembered=remembered):
+                self._ground.throttle.remember(remembered)
             case messages.Release(count=count):
                 self._deciding.doors.release(count)
             case _:
@@ -140,8 +145,9 @@ class Worker:
         self._workers = begin.workers
         self._started = await asyncio.to_thread(load, begin.path, text=begin.started, check_files=False)
         config = await asyncio.to_thread(self._load, begin.text)
-        self._ground = Ground(config, self._parts)
+        self._ground = Ground(config, self._parts, begin.penalty_key)
         await self._ground.start()
+        Telling(self._ground.throttle, self._channel.tell)
         self._deciding = Deciding(config, self._ground, self._parts)
         await self._deciding.start()
         self._takers = self._deciding.doors.receive(begin.server_key)

@@ -1,0 +1,61 @@
+"""Penalties with several workers: what one saw all know, soon, and a worker that comes later too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from support.app_scene import Asking
+from support.serving import Zapd, serving
+from support.workers_scene import WORKERS, metrics, pids, ready, spread, wait_for
+
+LONG = WORKERS + '[penalties]\nshortest = "4m"\n'
+"""A penalty that outlasts the test."""
+
+
+def login(asking: Asking, password: str, address: str = "203.0.113.66") -> int:
+    return asking.ask(b"ada", password.encode(), mechanism="PLAIN", address=address)
+
+
+def guess_at(asking: Asking) -> None:
+    """Until the name has to wait."""
+    for number in range(20):
+        if login(asking, f"guess-{number}") == 300:
+            return
+    raise AssertionError("nobody had to wait")
+
+
+def one_each(stack: ExitStack, zapd: Zapd) -> tuple[Asking, Asking]:
+    """Two connections, each to a worker of its own."""
+    one, other = stack.enter_context(Asking(zapd)), stack.enter_context(Asking(zapd))
+    assert login(one, "correct horse", "198.51.100.7") == login(other, "correct horse", "198.51.100.7") == 200
+    assert wait_for(lambda: spread(zapd) == [1, 1]), spread(zapd)
+    return one, other
+
+
+def test_what_one_worker_saw_all_know_and_a_new_one_too(tmp_path: Path) -> None:
+    """Guesses through one connection bar the guesser at the other worker within a second, and at one that comes up
+    afterwards; the owner elsewhere is let in throughout, and the page counts each wrong try once."""
+    with serving(tmp_path, configuration=LONG) as zapd, ExitStack() as stack:
+        zapd.ask("POST", "/v1/users", {"name": "ada", "password": "correct horse", "domains": ["*"]})
+        one, other = one_each(stack, zapd)
+        guess_at(one)
+        barred_at = time.monotonic()
+        assert wait_for(lambda: login(other, "correct horse") == 300)
+        assert time.monotonic() - barred_at < 10.0, "a second, where the machine has nothing else to do"
+        assert login(other, "correct horse", "198.51.100.7") == 200
+        assert wait_for(lambda: metrics(zapd)["zapd_wrong_tries_total"][""] >= 6)
+        assert metrics(zapd)["zapd_wrong_tries_total"][""] <= 12
+        assert metrics(zapd)["zapd_penalised"]["name"] == 1
+
+        for pid in list(pids(zapd).values()):
+            before = pids(zapd)
+            os.kill(pid, signal.SIGKILL)
+            assert wait_for(lambda: pids(zapd) != before and ready(zapd))  # noqa: B023 - called at once
+        with Asking(zapd) as late, Asking(zapd) as later:
+            for asking in (late, later):
+                assert login(asking, "correct horse") == 300, "both are new, and know it from the parent"
+                assert login(asking, "correct horse", "198.51.100.7") == 200
