@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from support.agent_app import App
-from support.app_scene import wait_for
+from support.app_scene import CONFIGURATION, Asking, wait_for
+from support.enrolling import new_key
 from support.hostile_canary import Hunt
 from support.http_service import Authority
 from support.jwt_issuer import ISSUER, Issuer, Signer
 from support.serving import PATIENCE, Zapd, serving
 
 from zapd.agent.keyfile import read_keys
+from zapd.zmtp.keys import decode_public_key
 
 PAGE = (Path(__file__).parents[2] / "docs/backends/jwt.md").read_text()
 HEAD = """
@@ -95,3 +99,33 @@ def test_libzmq_clients_log_in_with_tokens(zapd_: Zapd, issuer: Issuer) -> None:
 
 def reasons(zapd_: Zapd) -> set[str]:
     return set(re.findall(r'"reason":"(\w+)"', zapd_.journal()))
+
+
+def test_a_token_that_is_said_once_gives_a_key_that_ends_with_it(issuer: Issuer, tmp_path: Path) -> None:
+    """Signed in with, a token registers its owner's key, which is let in and lives no longer than the token."""
+    ca = issuer.ca  # type: ignore[attr-defined]
+    tokens = f'type = "jwt"\nissuer = "{ISSUER}"\naudience = "zapd"\nkeys = "{issuer.url()}"\n'
+    text = f"""{CONFIGURATION}
+[enroll]
+listen = "127.0.0.1:0"
+[signin.metrics]
+domains = ["orders"]
+lifetime = "12h"
+[backend.tokens]
+{tokens}tls_ca = "{ca}"
+groups = "groups"
+[domain.metrics]
+mechanisms = ["PLAIN"]
+backends = ["tokens"]
+"""
+    ends = int(time.time()) + 900
+    with serving(tmp_path / "z", configuration=text) as zapd_, Asking(zapd_) as asking:
+        key = new_key()
+        body = {"user": "ada", "password": issuer.token(groups=["fleet"], exp=ends).decode(), "public_key": key}
+        made = httpx.post(zapd_.enroll_url + "/v1/signin", json=body, timeout=PATIENCE)
+        assert made.status_code == 201, made.text
+        assert made.json()["groups"] == ["fleet"]
+        assert datetime.fromisoformat(made.json()["expires"]).timestamp() <= ends
+        assert asking.whole(decode_public_key(key)) == (200, "ada")
+        body |= {"password": issuer.token("eve").decode(), "public_key": new_key()}
+        assert httpx.post(zapd_.enroll_url + "/v1/signin", json=body, timeout=PATIENCE).status_code == 403
