@@ -76,9 +76,21 @@ class SqlBackend:
     async def check(self, question: Question) -> Verdict:
         """Answer from memory; for PLAIN after the hash pool's work."""
         if question.mechanism == "CURVE":
-            return self._check_key(question.key, question.domain)
+            verdict = self._check_key(question.key, question.domain)
+            if self._may_be_stale(verdict):
+                if not await self._as_of_now():
+                    return _NOT_CONFIRMED
+                verdict = self._check_key(question.key, question.domain)
+            return verdict
         if question.mechanism == "PLAIN":
-            return await self._check_user(question)
+            user = self._users.get(question.username)
+            verdict = await self._check_user(question)
+            if self._may_be_stale(verdict):
+                if not await self._as_of_now():
+                    return _NOT_CONFIRMED
+                if self._users.get(question.username) is not user:
+                    return _CHANGED
+            return verdict
         return UNKNOWN
 
     async def aclose(self) -> None:
@@ -98,6 +110,16 @@ class SqlBackend:
         return 0 if self._keys is None else len(self._keys)
 
     # -- deciding --------------------------------------------------------------------------------------------
+
+    def _may_be_stale(self, verdict: Verdict) -> bool:
+        """Whether a final no may be wrong already: another zapd on this database may have registered the key a
+        moment ago, and its holder would never try again. A revocation is for good."""
+        feed = self._context.feed
+        return feed is not None and feed.shared and verdict.outcome in _FINAL and verdict.reason != "revoked"
+
+    async def _as_of_now(self) -> bool:
+        feed = self._context.feed
+        return feed is None or await feed.as_of_now(self._context.deadline * _WITHIN)
 
     def recall(self, keys: Sequence[bytes], domain: str) -> Sequence[Admission | None]:
         """Active keys, granted here and now (`zapd.auth.backend.AnswersFromMemory`); all else is for `check`."""
@@ -137,7 +159,7 @@ class SqlBackend:
             return Verdict(Outcome.UNAVAILABLE, Principal(name), "hash_unusable")
         if self._users.get(name) is not user:
             # What was verified is no longer what is known: ask again.
-            return Verdict(Outcome.UNAVAILABLE, Principal(name), "changed_meanwhile")
+            return _CHANGED
         if user is None:
             return UNKNOWN
         principal = Principal(user.name, user.groups, user.attributes)
@@ -234,6 +256,12 @@ class SqlBackend:
             raise _away(trouble) from trouble
 
 
+_FINAL: Final = frozenset({Outcome.UNKNOWN, Outcome.REJECT, Outcome.LOCKED})
+_WITHIN: Final = 0.6
+"""The part of the backend's deadline in which a no is to be confirmed."""
+_NOT_CONFIRMED: Final = Verdict(Outcome.NOT_YET, reason="registry_not_current")
+"""A database that is away stops no yes, so it is no outage of this backend's."""
+_CHANGED: Final = Verdict(Outcome.UNAVAILABLE, reason="changed_meanwhile")
 _NOT_LOADED: Final = Verdict(Outcome.UNAVAILABLE, reason="registry_not_read")
 _POOL_FULL: Final = Verdict(Outcome.UNAVAILABLE, reason="hash_pool_full")
 

@@ -84,14 +84,14 @@ def test_memory_answers_while_the_database_is_away_and_then_nothing_does(
     postgres_server: PostgresServer,
     postgres_url: str,
 ) -> None:
-    """Within max_staleness as ever, after it 300 for everybody and not ready; healed by itself."""
+    """Within max_staleness yes as ever and no for now, after it 300 for everybody and not ready; healed by itself."""
     zapd.start()
     zapd.add_key(z85(ALICE), "alice", domains=["orders"])
     with Asking(zapd) as asking:
         assert asking.ask(ALICE) == 200
         with away(postgres_server, postgres_url):
             assert asking.ask(ALICE) == 200
-            assert asking.ask(STRANGER) == 400
+            assert asking.ask(STRANGER) == 300, "another zapd may have registered it"
             assert wait_for(lambda: asking.ask(ALICE) == 300)
             assert asking.ask(STRANGER) == 300
             assert not ready(zapd)

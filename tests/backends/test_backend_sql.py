@@ -10,6 +10,7 @@ import argon2
 import pytest
 import pytest_asyncio
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 from support.store_fixtures import *  # noqa: F403
 from support.store_fixtures import MOMENT, key_record
 from zapd_backends import sql
@@ -35,12 +36,12 @@ KEY = bytes(range(32))
 class Harness:
     """A started backend over a real registry, with a clock that the test sets."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, shared: bool = False) -> None:
         self.engine = engine
         self.now = NOW
         self.forgotten = 0
         self.pool = HashPool(workers=1)
-        self.feed = ChangeFeed(engine)
+        self.feed = ChangeFeed(engine, shared=shared)
         context = BackendContext(
             base_dir=Path("/nonexistent"),
             hash_pool=self.pool,
@@ -103,6 +104,16 @@ class Harness:
 async def harness(engine: Engine) -> AsyncIterator[Harness]:
     made = Harness(engine)
     yield made
+    await made.backend.aclose()
+    await made.pool.aclose()
+
+
+@pytest_asyncio.fixture
+async def replica(engine: Engine) -> AsyncIterator[Harness]:
+    """Another zapd changes the same database, and nothing is polled."""
+    made = Harness(engine, shared=True)
+    yield made
+    await made.feed.aclose()
     await made.backend.aclose()
     await made.pool.aclose()
 
@@ -413,3 +424,67 @@ async def test_wrong_settings_are_refused(harness: Harness):
         SqlBackend.from_settings("keys", {"colour": "red"}, context)
     with pytest.raises(ConfigurationError, match="database"):
         SqlBackend.from_settings("keys", {}, context)
+
+
+async def ask_replica(replica: Harness, record: KeyRecord) -> Verdict:
+    return await replica.backend.check(Question("orders", "CURVE", "10.0.0.1", record.public_key))
+
+
+async def test_a_replica_gives_no_final_no_that_another_zapd_has_undone(replica: Harness) -> None:
+    """A key registered or granted, and a user made, a moment ago elsewhere is not refused for good; what is
+    refused now is refused with the newest in view."""
+    first, other = key_record(KEY), key_record(bytes(range(1, 33)))
+    replica.put(first)
+    await replica.backend.start()
+    assert replica._ask(first, "orders").outcome is Outcome.ACCEPT, "a yes waits for nobody"
+    assert (await ask_replica(replica, other)).outcome is Outcome.UNKNOWN
+    replica.put(other)
+    assert (await ask_replica(replica, other)).outcome is Outcome.ACCEPT
+    replica.put(replace(first, domains=("lab",)))
+    replica.put(replace(other, state=KeyState.REVOKED))
+    assert (await ask_replica(replica, key_record(bytes(32)))).outcome is Outcome.UNKNOWN
+    assert replica._ask(other, "orders").reason == "revoked", "for good, so nobody is asked"
+    replica.put(first)
+    assert (await ask_replica(replica, first)).outcome is Outcome.ACCEPT
+    stored = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(b"old")
+    user = UserRecord("ada", stored, UserState.ENABLED, ("orders",), (), (), None, MOMENT, MOMENT)
+    assert (await replica.login("ada", b"old"))[0] is Outcome.UNKNOWN
+    replica.put(user)
+    assert (await replica.login("ada", b"old"))[1] == "changed_meanwhile"
+    assert (await replica.login("ada", b"old"))[0] is Outcome.ACCEPT
+
+
+async def test_many_refusals_share_a_look_at_the_database(
+    replica: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood of unknown keys asks the database no oftener than one look after the other."""
+    await replica.backend.start()
+    looks, read = 0, replica.feed._read
+
+    def counted() -> object:
+        nonlocal looks
+        looks += 1
+        return read()
+
+    monkeypatch.setattr(replica.feed, "_read", counted)
+    verdicts = await asyncio.gather(
+        *(ask_replica(replica, key_record(number.to_bytes(32, "big"))) for number in range(1, 501))
+    )
+    assert {verdict.outcome for verdict in verdicts} == {Outcome.UNKNOWN}
+    assert looks <= 5
+
+
+async def test_a_replica_that_cannot_look_says_no_for_now(
+    replica: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the database away memory goes on to say yes, and no is 300."""
+    replica.put(key_record(KEY))
+    await replica.backend.start()
+
+    def away() -> None:
+        raise OperationalError("", {}, Exception("away"))
+
+    monkeypatch.setattr(replica.feed, "_read", away)
+    assert (await ask_replica(replica, key_record(KEY))).outcome is Outcome.ACCEPT
+    verdict = await ask_replica(replica, key_record(bytes(range(1, 33))))
+    assert (verdict.outcome, verdict.reason) == (Outcome.NOT_YET, "registry_not_current")

@@ -43,13 +43,13 @@ class Registry:
     def __init__(self, url: str, base_dir: Path, max_staleness: float, watermark: Watermark) -> None:
         self._watermark = watermark
         self.engine: Engine = open_engine(url, base_dir)
-        self.feed = ChangeFeed(self.engine)
-        self.agents = AgentsIndex(self.engine, self.feed)
-        self.bans = BansIndex(self.engine, self.feed)
         self.problem = "the registry is being read"
         """Why it cannot be used; empty when it can."""
         self.alone = self.engine.dialect.name == "sqlite"
         """No other zapd uses this database."""
+        self.feed = ChangeFeed(self.engine, shared=not self.alone)
+        self.agents = AgentsIndex(self.engine, self.feed)
+        self.bans = BansIndex(self.engine, self.feed)
         # A lone process on SQLite is the only one to make changes that matter to it; a replica is not.
         self._max_staleness = None if self.alone else max_staleness
         self._wanted = 0
@@ -102,6 +102,7 @@ class Registry:
             task.cancel()
         self.bans.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.feed.aclose()
         await asyncio.to_thread(self.engine.dispose)
 
     async def _open(self) -> None:

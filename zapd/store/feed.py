@@ -24,6 +24,9 @@ from zapd.store.tables import change_log
 POLL: Final = 0.25
 """Seconds between two looks: a change made by another process is in force here after that at the latest."""
 
+PAUSE: Final = 0.01
+"""Seconds that a look waits for others who want it too."""
+
 BATCH: Final = 2000
 """Changes told at once; more come in the next batch."""
 
@@ -50,7 +53,8 @@ class ChangeFeed:
     """Reads the change log and tells subscribers, on the event loop's thread, in order, each change once.
 
     Changes made by this process and by others (another zapd on PostgreSQL, ``zapd token create --offline``)
-    come the same road: a poll of the log, hurried by `catch_up` after a commit of our own.
+    come the same road: a poll of the log, hurried by `catch_up` after a commit of our own, and by `as_of_now`
+    where a final no depends on it.
 
     The first `catch_up` finds the log's end and tells nothing: a subscriber that awaits it and reads the
     registry afterwards misses no change.
@@ -62,11 +66,16 @@ class ChangeFeed:
         *,
         poll: float = POLL,
         batch: int = BATCH,
+        shared: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._poll = poll
         self._batch = batch
+        self.shared = shared
+        """Whether others change this database too: what was not told yet may be committed (`as_of_now`)."""
+        self._next_look: asyncio.Task[None] | None = None
+        self._looks: set[asyncio.Task[None]] = set()
         self._clock = clock
         self._subscribers: list[Subscriber] = []
         self._position: int | None = None
@@ -103,20 +112,53 @@ class ChangeFeed:
         the place of ours, and what is in memory may say more than it.
         """
         async with self._lock:
-            started = self._clock()
-            if self._position is None:
-                self._position = await self._ask(self._end)
-            full = True
-            while full:
-                if self._untold is None:
-                    changes = await self._ask(self._read)
-                    full = len(changes) == self._batch
-                    if changes:
-                        self._untold = (changes, list(self._subscribers))
-                await self._tell()
-            # What was committed before we began is told; what came meanwhile is for the next look.
-            self._current_at = started
-            return self._position
+            return await self._catch_up()
+
+    async def as_of_now(self, patience: float) -> bool:
+        """Return True once all that was committed before this call is told; False where that cannot be had within
+        so many seconds. However many ask, one look at the database is under way and one is to come."""
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().create_task(self._look())
+            self._looks.add(self._next_look)
+            self._next_look.add_done_callback(self._looked)
+        look = self._next_look
+        # Not asyncio.timeout: nothing before the first suspension may need a task (`Backend.check`).
+        await asyncio.wait((look,), timeout=patience)
+        return look.done() and not look.cancelled() and look.exception() is None
+
+    async def aclose(self) -> None:
+        """End what looks are under way."""
+        looks = list(self._looks)
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
+
+    def _looked(self, look: asyncio.Task[None]) -> None:
+        self._looks.discard(look)
+        if not look.cancelled():
+            look.exception()  # whoever waits hears it, and perhaps nobody does
+
+    async def _look(self) -> None:
+        await asyncio.sleep(PAUSE)  # for others who will ask
+        async with self._lock:
+            self._next_look = None  # who asks from here on may be too late for this one
+            await self._catch_up()
+
+    async def _catch_up(self) -> int:
+        started = self._clock()
+        if self._position is None:
+            self._position = await self._ask(self._end)
+        full = True
+        while full:
+            if self._untold is None:
+                changes = await self._ask(self._read)
+                full = len(changes) == self._batch
+                if changes:
+                    self._untold = (changes, list(self._subscribers))
+            await self._tell()
+        # What was committed before we began is told; what came meanwhile is for the next look.
+        self._current_at = started
+        return self._position
 
     async def run(self) -> None:
         """Poll until cancelled; a database that is away is retried for ever."""

@@ -26,6 +26,11 @@ class TooManyAttempts(ZapdError):
 
     code = "too_many_attempts"
 
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"Too many wrong tokens from your address. Try again in {math.ceil(retry_after)} s.")
+        self.retry_after = retry_after
+        """Seconds."""
+
 
 def _context(request: Request) -> AdminContext:
     context = request.app.state.context
@@ -73,7 +78,7 @@ async def _actor(request: Request, context: Context) -> Actor:
     sought = digest(token)
     wait = context.brake.wait(address, sought)
     if wait > 0:
-        raise TooManyAttempts(f"Too many wrong tokens from your address. Try again in {math.ceil(wait)} s.")
+        raise TooManyAttempts(wait)
     try:
         actor = await _authenticate(context, token)
     except Unauthenticated:

@@ -6,6 +6,7 @@ A problem never repeats what was sent, since that may be a password.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
@@ -105,7 +106,10 @@ async def _known(_request: Request, error: Exception) -> Response:
     if code not in PROBLEMS:
         return await _bug(_request, error)
     lines = error.lines if isinstance(error, ImportRefused) else ()
-    return problem_response(code, str(error), [FieldProblem(where=where, what=what) for where, what in lines])
+    seconds = getattr(error, "retry_after", 0.0)
+    headers = {"Retry-After": str(math.ceil(seconds))} if seconds > 0 else None
+    errors = [FieldProblem(where=where, what=what) for where, what in lines]
+    return problem_response(code, str(error), errors, headers)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:
