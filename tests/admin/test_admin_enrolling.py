@@ -255,6 +255,14 @@ async def test_while_the_journal_cannot_be_written_there_is_no_key(entrance: Ent
     assert (await entrance.join(token, key)).status_code == 201
 
 
+async def test_an_older_registry_gives_no_key(entrance: Entrance):
+    """While it is not known to be current a token that was spent or revoked since might be good in it."""
+    join, token = await entrance.admin.joins.create(OPERATOR, NewJoin())
+    entrance.enrol._is_current = lambda: False
+    problem(await entrance.join(token, new_key()), 503, "unavailable")
+    assert used(entrance, join.id) == 0
+
+
 async def test_who_guesses_is_not_even_looked_at(entrance: Entrance):
     """A good token neither; it is counted, not recorded one by one, and says when to come back."""
     _, token = await entrance.admin.joins.create(OPERATOR, NewJoin())

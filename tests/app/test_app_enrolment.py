@@ -7,10 +7,12 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,12 @@ def test_both_ways_lead_to_a_key_that_is_let_in(zapd: Zapd) -> None:
         assert revoked.returncode == 0, revoked.stderr
         assert asking.ask(decode_public_key(alices)) == 400
         assert post(zapd, "/v1/signin", body).status_code == 409
+        other = new_key()
+        assert post(zapd, "/v1/signin", body | {"public_key": other}).status_code == 201
+        assert asking.ask(decode_public_key(other)) == 200
+        disabled = zapd.run("user", "disable", "alice")
+        assert disabled.returncode == 0, disabled.stderr
+        assert asking.ask(decode_public_key(other)) == 400, "the key rested on the password"
     text = zapd.call("GET", "/metrics").text
     assert 'zapd_enrolments_total{name="enrolled"} 1.0' in text
     assert 'zapd_signins_total{name="extended"} 1.0' in text
@@ -190,6 +198,24 @@ def test_who_is_banned_comes_for_nothing(tmp_path: Path) -> None:
             assert removed.returncode == 0, removed.stderr
             assert {ask(path) for path in bodies} == {201}
         assert '"reason":"banned_address"' in zapd.journal()
+
+
+def test_keys_that_ended_are_forgotten_by_a_running_zapd(tmp_path: Path) -> None:
+    """From the registry and from memory, on record; the key may be had anew, by anybody."""
+    key, body = new_key(), {"user": "alice", "password": "correct horse"}
+    with serving(tmp_path, configuration=ENROLL) as zapd:
+        zapd.ask("POST", "/v1/users", {"name": "alice", "password": "correct horse", "domains": ["orders"]})
+        assert post(zapd, "/v1/signin", body | {"public_key": key}).status_code == 201
+    with closing(sqlite3.connect(tmp_path / "data" / "zapd.db")) as registry, registry:
+        registry.execute("UPDATE keys SET expires = expires - 2 * 86400000000")
+    with zapd, Asking(zapd) as asking:
+        assert wait_for(lambda: '"event":"key.remove"' in zapd.journal())
+        assert zapd.ask("GET", "/v1/keys")["items"] == []
+        assert wait_for(lambda: asking.ask(decode_public_key(key)) == 400)
+        assert wait_for(lambda: '"reason":"unknown_key"' in zapd.journal())
+        join = zapd.ask("POST", "/v1/joins", {"user": "robot", "domains": ["orders"]})
+        assert post(zapd, "/v1/enroll", {"token": join["token"], "public_key": key}).status_code == 201
+        assert asking.whole(decode_public_key(key)) == (200, "robot")
 
 
 def test_tls_is_spoken_and_its_files_are_read_again(tmp_path: Path) -> None:

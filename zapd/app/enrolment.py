@@ -15,13 +15,13 @@ from zapd.admin.services.key_checks import ServerKeys
 from zapd.admin.services.signing_in import Judging, SignInRule, SignInService
 from zapd.app.gauges import Gauge
 from zapd.app.parts import Parts
+from zapd.app.registry import Registry
 from zapd.app.web import WebServer
 from zapd.auth.bans import Bans
 from zapd.config import Config
-from zapd.errors import Unavailable
+from zapd.errors import ZapdError
 from zapd.server.recorder import EventRecorder
 from zapd.store.bans import BanRecord
-from zapd.store.bans_index import BansIndex
 from zapd.store.keys import KeyRecord
 
 log = structlog.get_logger(__name__)
@@ -51,14 +51,21 @@ class Enrolment:
         judging: Judging,
         offered: Callable[[], Mapping[str, SignInRule]],
         server_keys: ServerKeys,
-        bans: BansIndex,
+        registry: Registry,
     ) -> None:
         """Come up. ``offered`` says where one may sign in, ``judging`` whether a password is right."""
         section, limits = self._config.enroll, self._config.limits
         if not section.listen:
             return
-        bans.on_change(self._bar)
-        self._enrol = EnrolService(road, recording, braking=braking, barring=self._banned, server_keys=server_keys)
+        registry.bans.on_change(self._bar)
+        self._enrol = EnrolService(
+            road,
+            recording,
+            braking=braking,
+            barring=self._banned,
+            server_keys=server_keys,
+            is_current=registry.is_current,
+        )
         self._sign_in = SignInService(
             road,
             recording,
@@ -115,7 +122,7 @@ class Enrolment:
                 gone = await self._sign_in.forget_expired()
                 if gone:
                     log.info("keys that had been signed in for are forgotten", count=gone)
-            except Unavailable as trouble:
+            except ZapdError as trouble:
                 log.warning("keys that ended could not be forgotten", reason=str(trouble))
             except Exception:
                 log.exception("forgetting keys that ended failed")

@@ -126,7 +126,7 @@ class Office:
             judging=deciders.judge,
             offered=deciders.signins,
             server_keys=lambda: [key for endpoint in deciders.endpoints() for key in endpoint.server_keys],
-            bans=ground.registry.bans,
+            registry=ground.registry,
         )
         self._owing = asyncio.create_task(self._journal_what_is_owed(), name="zapd-owed-changes")
         self._parts.up("owing", self._owe_no_more)

@@ -30,7 +30,7 @@ from zapd.admin.services.keys import checked
 from zapd.admin.services.keys import event as key_event
 from zapd.admin.services.pausing import Pause
 from zapd.audit.event import AuditEvent, Tag
-from zapd.errors import Conflict, InvalidInput, ZapdError
+from zapd.errors import Conflict, InvalidInput, Unavailable, ZapdError
 from zapd.store import rules
 from zapd.store.agents import AgentRegistry
 from zapd.store.joins import JoinRecord, JoinRegistry
@@ -85,7 +85,6 @@ class Attempt(Protocol):
 Braking = Callable[[str, bytes], Attempt]
 """From (address, a hash of what is guessed) to one try."""
 
-
 Barring = Callable[[str, KeyRecord], str]
 """From (address, the key that would be registered) to the reason why a ban forbids it; empty where none does."""
 
@@ -135,13 +134,17 @@ class EnrolService:
         braking: Braking,
         barring: Barring = lambda _address, _key: "",
         server_keys: ServerKeys = tuple,
+        is_current: Callable[[], bool] = lambda: True,
         pause: Pause | None = None,
     ) -> None:
+        """``is_current`` says whether the registry is known to be current: in an older one a token that is spent
+        or revoked would be good again."""
         self._road = road
         self._recording = recording
         self._braking = braking
         self._barring = barring
         self._server_keys = server_keys
+        self._is_current = is_current
         self._pause = pause or Pause()
         self._joins = JoinRegistry()
         self._keys = KeyRegistry()
@@ -179,6 +182,8 @@ class EnrolService:
         return done
 
     async def _exchange(self, wanted: Exchange, sought: bytes) -> Enrolled:
+        if not self._is_current():
+            raise Unavailable("The registry is not known to be current. Try again later.")
         if not FORM.fullmatch(wanted.token):
             raise Refused(_REFUSED, "unknown_join")
         # Without the right to write: whoever guesses shall not queue with those who change something.

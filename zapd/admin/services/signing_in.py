@@ -260,7 +260,14 @@ class SignInService:
         if before.expires is None or before.expires <= moment:
             self._check_room(connection, judged.user, moment)
         label = before.label if wanted.label is None else wanted.label
-        again = replace(after, label=label, created=before.created, version=before.version)
+        again = replace(
+            after,
+            label=label,
+            created=before.created,
+            version=before.version,
+            replaces=before.replaces,
+            replaced_by=before.replaced_by,
+        )
         saved = self._keys.save(connection, again, moment)
         event = key_event(Tag.KEY_CHANGE, actor, before, saved)
         return Change(
