@@ -84,7 +84,7 @@ def test_memory_answers_while_the_database_is_away_and_then_nothing_does(
     postgres_server: PostgresServer,
     postgres_url: str,
 ) -> None:
-    """Within max_staleness yes as ever and no for now, after it 300 for everybody and not ready; healed by itself."""
+    """Within max_staleness yes as ever and no for now; after it 300 for everybody, not ready; healed by itself."""
     zapd.start()
     zapd.add_key(z85(ALICE), "alice", domains=["orders"])
     with Asking(zapd) as asking:
