@@ -39,6 +39,7 @@ TABLES: list[tuple[str, type[BaseModel]]] = [
     ("[domain.PATTERN]", sections.DomainSection),
     ("a table in `backends`", sections.LinkSection),
     ("[penalties]", sections.PenaltiesSection),
+    ("[telemetry]", sections.TelemetrySection),
     ("[limits]", LimitsSection),
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from zapd.admin.api.context import AdminContext, Authenticating, Readiness
+from zapd.admin.api.context import AdminContext, Authenticating, Readiness, Trace
 from zapd.admin.services.agents import AgentService
 from zapd.admin.services.audit import AuditService
 from zapd.admin.services.bans import BanService
@@ -32,6 +32,7 @@ def admin_context(
     metrics: Callable[[], tuple[bytes, str]],
     joins: int,
     people: Authenticating | None = None,
+    trace: Trace | None = None,
 ) -> AdminContext:
     """Everything that the routes need. ``joins`` bounds the join tokens that may still be exchanged."""
 
@@ -58,4 +59,5 @@ def admin_context(
         ready=ready,
         metrics=metrics,
         people=people,
+        trace=trace,
     )

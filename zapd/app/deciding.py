@@ -85,6 +85,7 @@ class Deciding:
             express=Express(self.authority, self.recorder, self.metrics),
             in_flight=config.limits.max_in_flight_per_agent,
             in_flight_total=config.limits.max_in_flight,
+            trace=ground.tracing.question if ground.tracing is not None else None,
         )
         self.doors = Doors(config, self.authority, self.endpoint, self.recorder, ground.registry.agents)
         self._parts.up("doors", self.doors.close)

@@ -3,11 +3,16 @@ who has tried wrongly."""
 
 from __future__ import annotations
 
+import os
+import socket
+
 import structlog
 
+from zapd import __version__
 from zapd.app.journalling import open_journal
 from zapd.app.parts import Parts
 from zapd.app.registry import Registry
+from zapd.app.tracing import Tracing, tracing_of
 from zapd.app.watermark import Watermark
 from zapd.audit.event import AuditEvent, Tag
 from zapd.audit.gaps import Summaries
@@ -33,6 +38,7 @@ class Ground:
         self.registry: Registry
         self.journal: Journal
         self.summaries: Summaries
+        self.tracing: Tracing | None
 
     async def start(self) -> None:
         """Come up. Raises `ConfigurationError` for a schema or a key that cannot be used."""
@@ -49,6 +55,9 @@ class Ground:
         self.journal = await open_journal(config)
         self.summaries = Summaries(self.journal)
         self._parts.up("journal", self._close_journal)
+        self.tracing = tracing_of(config, {"service.version": __version__, "service.instance.id": _instance()})
+        if self.tracing is not None:
+            self._parts.up("tracing", self.tracing.aclose)
 
     def readiness(self) -> list[tuple[str, str]]:
         """(part, ``ok`` or what is wrong) of what every decision needs."""
@@ -68,3 +77,8 @@ class Ground:
         self.summaries.flush()
         self.note(Tag.SERVICE_STOP, {})
         await self.journal.close()
+
+
+def _instance() -> str:
+    """Which of several processes it is, for those who look at traces."""
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -115,6 +115,7 @@ class Office:
             metrics=lambda: (deciders.metrics(), _METRICS_TYPE),
             joins=config.limits.joins,
             people=self._people,
+            trace=ground.tracing.request if ground.tracing is not None else None,
         )
         self.admin = WebServer(create_app(context), "admin", config.admin, stopping=context.stopping)
         self._parts.up("admin", self.admin.aclose)

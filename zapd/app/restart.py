@@ -13,6 +13,7 @@ _START_ONLY: Final[Mapping[str, tuple[str, ...]]] = {
     "database": ("max_staleness",),
     "admin": ("listen", "behind_proxy", "trusted_proxies", "oidc"),
     "enroll": ("listen", "behind_proxy", "trusted_proxies"),
+    "telemetry": ("endpoint", "service", "sample", "tls_ca"),
     "limits": (
         # Listeners keep what they were opened with, …
         "connections",

@@ -33,6 +33,7 @@ from zapd.config.sections import (
     Sections,
     ServerSection,
     SignInSection,
+    TelemetrySection,
     ZapSection,
 )
 from zapd.config.suggest import closest
@@ -56,6 +57,7 @@ _TABLES: Final[Mapping[str, type[BaseModel]]] = {
     "admin": AdminSection,
     "audit": AuditSection,
     "penalties": PenaltiesSection,
+    "telemetry": TelemetrySection,
     "enroll": EnrollSection,
     "signin": SignInSection,
     "limits": LimitsSection,
@@ -117,6 +119,10 @@ class Config:
     @property
     def domain(self) -> Mapping[str, DomainSection]:
         return self.sections.domain
+
+    @property
+    def telemetry(self) -> TelemetrySection:
+        return self.sections.telemetry
 
     @property
     def penalties(self) -> PenaltiesSection:

@@ -409,6 +409,26 @@ class PenaltiesSection(Section):
     address, or with that name from elsewhere, it is asked about."""
 
 
+def _collector(value: object) -> object:
+    if isinstance(value, str) and value and not value.startswith(("https://", "http://")):
+        raise fault("not a collector", "write its URL: http://127.0.0.1:4318")
+    return value
+
+
+class TelemetrySection(Section):
+    """Traces for OpenTelemetry, of admin requests and of questions that backends are asked about. Needs
+    `zapd[otel]`."""
+
+    endpoint: Annotated[str, BeforeValidator(_collector)] = ""
+    """The collector's URL, which takes OTLP over HTTP: `http://127.0.0.1:4318`; empty traces nothing."""
+    service: Annotated[str, Field(min_length=1, max_length=255)] = "zapd"
+    """The name of this service in the traces."""
+    sample: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Which part of those traces is sent that no caller has begun: 0 to 1."""
+    tls_ca: Location | None = None
+    """File with the authorities that sign the collector's certificate, PEM; the system's unless named."""
+
+
 class Sections(Section):
     """The whole file."""
 
@@ -422,4 +442,5 @@ class Sections(Section):
     backend: dict[str, BackendSection] = {}
     domain: dict[str, DomainSection] = {}
     penalties: PenaltiesSection = PenaltiesSection()
+    telemetry: TelemetrySection = TelemetrySection()
     limits: LimitsSection = LimitsSection()

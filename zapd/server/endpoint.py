@@ -85,13 +85,16 @@ class Endpoint:
         express: Express | None = None,
         in_flight: int = 1024,
         in_flight_total: int = 8192,
+        trace: Callable[[ZapRequest, Decision, int, float], None] | None = None,
     ) -> None:
+        """``trace`` hears of each question that took a task of its own: with its decision, status and seconds."""
         self._decide = decide
         self._express = express
         self._recorder = recorder
         self._metrics = metrics
         self._in_flight = in_flight
         self._in_flight_total = in_flight_total
+        self._trace = trace
         self._tasks: set[asyncio.Task[None]] = set()
         self.draining = False
         """True from SIGTERM on: newcomers hear 300."""
@@ -198,6 +201,8 @@ class Endpoint:
                 asking.in_flight -= 1
             reply = self._recorder.record(request, decision)
             self._metrics.count(request, int(reply.status), decision)
+            if self._trace is not None:
+                self._trace(request, decision, int(reply.status), perf_counter() - started)
             self._release(peer, [_answer(envelope, request, reply)], started)
 
         asking.in_flight += 1

@@ -56,7 +56,7 @@ def create_app(context: AdminContext) -> FastAPI:
     app.state.context = context
     errors.install(app)
     app.add_middleware(Guards)
-    app.add_middleware(Numbering)
+    app.add_middleware(Numbering, trace=context.trace)
     for router in _ROUTERS:
         app.include_router(router, prefix=PREFIX, responses=errors.RESPONSES)
     note_methods(app, PREFIX, _ROUTERS)

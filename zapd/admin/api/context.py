@@ -34,6 +34,10 @@ class Readiness:
     """(part, ``ok`` or what is wrong)."""
 
 
+Trace = Callable[[str, str, int, float, str, str], None]
+"""Hears of a request: verb, the path's template, status, seconds, its id, and its ``traceparent``, if any."""
+
+
 class Authenticating(Protocol):
     """See `zapd.admin.services.people`."""
 
@@ -64,6 +68,8 @@ class AdminContext:
     """(body, content type)."""
     people: Authenticating | None = None
     """Takes tokens of an issuer's, where the configuration has one."""
+    trace: Trace | None = None
+    """Called when a request is answered, where that is traced."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     """Seals what people who sign in so are given: their tokens change while they work."""
     brake: SignInBrake = field(default_factory=SignInBrake)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,21 +33,29 @@ def template_of(scope: Scope) -> str:
 class Numbering:
     """See `zapd.admin.requests`."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, *, trace: Callable[[str, str, int, float, str, str], None] | None = None
+    ) -> None:
+        """``trace`` is `zapd.admin.api.context.AdminContext.trace`."""
         self._app = app
+        self._trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        offered = dict(scope["headers"]).get(HEADER, b"").decode("latin-1")
+        headers = dict(scope["headers"])
+        offered = headers.get(HEADER, b"").decode("latin-1")
+        status = 500
         started = time.monotonic()
         with request_named(offered) as name:
             scope["zapd.request"] = name  # for who answers from outside of this, when there is a bug within
 
             async def named(message: Message) -> None:
+                nonlocal status
                 if message["type"] == "http.response.start":
+                    status = message["status"]
                     message["headers"] = [*message.get("headers", ()), (HEADER, name.encode())]
                     # Strangers change nothing, and so write no line.
                     if scope["method"] not in _READS and message["status"] < 400:
@@ -55,4 +64,10 @@ class Numbering:
                         _log.info("%s %s: %d in %.1f ms", scope["method"], route, message["status"], spent)
                 await send(message)
 
-            await self._app(scope, receive, named)
+            try:
+                await self._app(scope, receive, named)
+            finally:
+                if self._trace is not None and scope["path"].startswith(PREFIX):
+                    parent = headers.get(b"traceparent", b"").decode("latin-1")
+                    spent = time.monotonic() - started
+                    self._trace(scope["method"], template_of(scope), status, spent, name, parent)
