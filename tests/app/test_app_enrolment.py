@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,24 @@ def test_penalties_are_those_of_every_password(tmp_path: Path) -> None:
         assert [answer.status_code for answer in held] == [429, 429], [answer.text for answer in held]
         assert post(zapd, "/v1/signin", body).status_code == 200, "who is in good standing here passes"
         assert wait_for(lambda: '"reason":"penalty_address"' in zapd.journal())
+
+
+def test_with_workers_penalties_are_shared_and_slow_strangers_keep_nobody_out(tmp_path: Path) -> None:
+    """What workers hear of wrong passwords soon holds up wrong tokens at the parent. Meanwhile three hundred
+    connections that say half a head, or half a body, are dropped in time."""
+    text = ENROLL.replace('drain = "5s"', 'drain = "1s"\nworkers = 2')
+    with serving(tmp_path, configuration=text + '[penalties]\naddress_tries = 6\nshortest = "1m"\n') as zapd:
+        url = httpx.URL(zapd.enroll_url)
+        head = b"POST /v1/enroll HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
+        with ExitStack() as stack:
+            for number in range(300):
+                stranger = stack.enter_context(socket.create_connection((url.host, url.port or 0)))
+                stranger.sendall(head if number % 2 else head + b"\r\n{")
+            for number in range(8):
+                body = {"user": f"nobody{number}", "password": "x", "public_key": new_key()}
+                assert post(zapd, "/v1/signin", body).status_code in (403, 429)
+            guess = {"token": "zapdj_" + "x" * 43, "public_key": new_key()}
+            assert wait_for(lambda: post(zapd, "/v1/enroll", guess).status_code == 429)
 
 
 def test_who_is_banned_comes_for_nothing(tmp_path: Path) -> None:
