@@ -11,7 +11,8 @@ from support.auth_scene import ADA, EVE, Scene, curve, knowing_ada, null, plain,
 from zapd.auth.admission import encode_admission
 from zapd.auth.backend import Outcome, Principal, Verdict
 from zapd.auth.bans import Ban, Bans
-from zapd.auth.throttle import Terms, Throttle
+from zapd.auth.terms import Terms
+from zapd.auth.throttle import Throttle
 from zapd.store.bans import BanKind, BanRecord
 from zapd.testing import FakeBackend
 from zapd.zap import ZapRequest

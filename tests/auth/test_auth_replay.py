@@ -17,7 +17,8 @@ from zapd.auth.lanes import Lanes
 from zapd.auth.policy import Link, Policy, Rule
 from zapd.auth.replay import Anew, Replay
 from zapd.auth.settling import Settling
-from zapd.auth.throttle import Terms, Throttle
+from zapd.auth.terms import Terms
+from zapd.auth.throttle import Throttle
 from zapd.server.recorder import event_of
 from zapd.testing import FakeBackend, started
 from zapd.zap import Asker, ZapRequest

@@ -12,7 +12,8 @@ from support.auth_scene import ADA, EVE, curve, knowing_ada, plain, rule, scene
 from zapd.auth.backend import Outcome, Verdict
 from zapd.auth.debts import Debts
 from zapd.auth.gate import Keeping
-from zapd.auth.throttle import Terms, Throttle, Trace
+from zapd.auth.terms import Terms
+from zapd.auth.throttle import Throttle, Trace
 from zapd.errors import ConfigurationError, Unavailable
 from zapd.testing import FakeBackend
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from zapd.auth.address import AddressRules
 from zapd.auth.policy import Link, Policy, Rule
-from zapd.auth.throttle import Terms
+from zapd.auth.terms import Terms
 from zapd.config.chains import check_chain, check_keeping
 from zapd.config.doors import check_doors
 from zapd.config.findings import Findings, Setting

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from zapd.auth.policy import Rule
-from zapd.auth.throttle import Terms
+from zapd.auth.terms import Terms
 from zapd.config import checks
 from zapd.config.findings import Findings, InvalidConfiguration, Mistake, Setting
 from zapd.config.limits import LimitsSection
