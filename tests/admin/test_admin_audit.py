@@ -3,13 +3,16 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from support.audit_quiet import QuietCopy, QuietJournals
 from support.store_admin import ADMIN, LIMITED, OPERATOR
 
 from zapd.admin.api.events import events
+from zapd.admin.api.views import AuditOut
 from zapd.admin.roles import Actor
 from zapd.admin.services.audit import AuditFilter, AuditService
+from zapd.audit.event import AuditEvent
 from zapd.errors import Conflict, Forbidden, InvalidInput, Unauthenticated, Unavailable
 
 
@@ -78,3 +81,14 @@ async def test_a_silent_follower_hears_that_all_is_well(monkeypatch: pytest.Monk
     with pytest.raises(InvalidInput):
         await audit.follow(ADMIN, AuditFilter(), still, last="7-elsewhere; x-3")
     assert audit.followers == 0
+
+
+def test_whatever_is_recorded_is_shown() -> None:
+    """A field that the record gains is a field of the answer too, of the same name and default."""
+    shown = {name: field.default for name, field in AuditOut.model_fields.items()}
+    for field in msgspec.structs.fields(AuditEvent):
+        assert field.name in shown
+        if field.name not in ("event", "trail"):
+            assert shown[field.name] == field.default
+    added = shown.keys() - {field.name for field in msgspec.structs.fields(AuditEvent)}
+    assert added == {"time", "instance", "sequence", "hash"}

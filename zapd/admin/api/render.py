@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from zapd.admin.api.schemas import AgentOut, BanOut, JoinOut, KeyOut, TokenOut, UsageOut, UserOut
+from zapd.admin.api.permits import BanOut, JoinOut, TokenOut
+from zapd.admin.api.schemas import AgentOut, KeyOut, UsageOut, UserOut
 from zapd.admin.services.usage import LastUse
 from zapd.store.agents import AgentRecord
 from zapd.store.bans import BanKind, BanRecord

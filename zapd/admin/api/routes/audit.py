@@ -12,8 +12,9 @@ from zapd.admin.api.deps import Caller, Context, StillThere, fingerprint_path
 from zapd.admin.api.events import EVENTS, EventStream, events
 from zapd.admin.api.exports import EXPORTED, Records, VerifyOut
 from zapd.admin.api.patch import no_nul
-from zapd.admin.api.schemas import AuditOut, Page
+from zapd.admin.api.schemas import Page
 from zapd.admin.api.streaming import Streamed
+from zapd.admin.api.views import AuditOut
 from zapd.admin.services.audit import AuditFilter, AuditRecord
 
 router = APIRouter(prefix="/audit", tags=["audit"])

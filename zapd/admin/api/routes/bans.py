@@ -9,8 +9,9 @@ from fastapi import APIRouter, Path, Query, Response
 from zapd.admin.api.deps import Caller, Context, Paging, Version
 from zapd.admin.api.once import OnceRoute
 from zapd.admin.api.patch import no_nul
+from zapd.admin.api.permits import BanIn, BanOut
 from zapd.admin.api.render import ban_out, etag
-from zapd.admin.api.schemas import BanIn, BanOut, BanSubject, Page
+from zapd.admin.api.schemas import BanSubject, Page
 from zapd.admin.services.bans import NewBan
 from zapd.errors import InvalidInput
 from zapd.store import bans as store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from zapd.admin.api.deps import Caller, Context
-from zapd.admin.api.schemas import ExplainIn, ExplainOut, ExplainStep
+from zapd.admin.api.views import ExplainIn, ExplainOut, ExplainStep
 from zapd.admin.services.explain import Supposed
 from zapd.zmtp.keys import decode_public_key
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from typing import IO, Annotated, Any, BinaryIO, Final, cast
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import IO, Annotated, Any, BinaryIO, Final, TypeVar, cast
 
 import msgspec
 from fastapi import APIRouter, Query, Request
@@ -16,6 +16,7 @@ from zapd.admin.exchange.reading import Form, read_rows
 from zapd.admin.exchange.shapes import KeyRow, UserRow
 from zapd.admin.roles import Operation
 from zapd.admin.services.importing import Tally
+from zapd.admin.services.imports import ImportService
 from zapd.errors import InvalidInput
 
 router = APIRouter()
@@ -25,6 +26,8 @@ _FORMS: Final[dict[str, Form]] = {
     "application/json": "json",
     "application/x-ndjson": "jsonl",
 }
+Row = TypeVar("Row", KeyRow, UserRow)
+
 _MEMORY: Final = 4 << 20
 """Octets of a body before it goes to a temporary file that has no name."""
 _PIECE: Final = 64 * 1024
@@ -53,50 +56,60 @@ def _body(shape: type[KeyRow | UserRow], lines: Sequence[str]) -> dict[str, Any]
     }
 
 
-_KEYS = _body(KeyRow, ["public_key,user,domains,groups", "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID,alice,orders,"])
-_USERS = _body(
-    UserRow, ["name,hash,domains", "bob,$2y$05$BGOpAmPG5g5Cvka2GQ33zeA8ODVqVUWVHPrLwbmAAeIw8b.0AdHlC,metrics.*"]
+def _add_route(
+    path: str,
+    shape: type[Row],
+    operation: Operation,
+    service: Callable[[ImportService], Callable[..., Awaitable[Tally]]],
+    *,
+    words: str,
+    example: Sequence[str],
+) -> None:
+    """One of the two paths: the rows are of ``shape``, and ``service`` is what takes them."""
+    kind = path.strip("/").partition("/")[0]
+
+    @router.post(
+        path,
+        name=f"import_{kind}",
+        tags=[kind],
+        description=words,
+        openapi_extra=_body(shape, example),
+        response_model=ImportOut,
+    )
+    async def import_rows(
+        request: Request,
+        context: Context,
+        caller: Caller,
+        dry_run: DryRun = False,
+        partial: Partial = False,
+        domain: Default = [],  # noqa: B006 - FastAPI copies it
+    ) -> StreamingResponse:
+        context.imports.require(caller, operation)
+        form = _form(request)
+        with await _received(request) as file:
+            return _answer(
+                await service(context.imports)(
+                    caller, lambda: read_rows(file, form, shape), domains=domain, dry_run=dry_run, partial=partial
+                )
+            )
+
+
+_add_route(
+    "/keys/import",
+    KeyRow,
+    Operation.CHANGE_KEYS,
+    lambda imports: imports.keys,
+    words="Register many keys from CSV, a JSON array or JSON lines: all of them in one transaction, or none.",
+    example=["public_key,user,domains,groups", "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID,alice,orders,"],
 )
-
-
-@router.post("/keys/import", tags=["keys"], openapi_extra=_KEYS, response_model=ImportOut)
-async def import_keys(
-    request: Request,
-    context: Context,
-    caller: Caller,
-    dry_run: DryRun = False,
-    partial: Partial = False,
-    domain: Default = [],  # noqa: B006 - FastAPI copies it
-) -> StreamingResponse:
-    """Register many keys from CSV, a JSON array or JSON lines: all of them in one transaction, or none."""
-    context.imports.require(caller, Operation.CHANGE_KEYS)
-    form = _form(request)
-    with await _received(request) as file:
-        return _answer(
-            await context.imports.keys(
-                caller, lambda: read_rows(file, form, KeyRow), domains=domain, dry_run=dry_run, partial=partial
-            )
-        )
-
-
-@router.post("/users/import", tags=["users"], openapi_extra=_USERS, response_model=ImportOut)
-async def import_users(
-    request: Request,
-    context: Context,
-    caller: Caller,
-    dry_run: DryRun = False,
-    partial: Partial = False,
-    domain: Default = [],  # noqa: B006 - FastAPI copies it
-) -> StreamingResponse:
-    """Register many PLAIN users by finished password hashes, as keys are imported."""
-    context.imports.require(caller, Operation.CHANGE_USERS)
-    form = _form(request)
-    with await _received(request) as file:
-        return _answer(
-            await context.imports.users(
-                caller, lambda: read_rows(file, form, UserRow), domains=domain, dry_run=dry_run, partial=partial
-            )
-        )
+_add_route(
+    "/users/import",
+    UserRow,
+    Operation.CHANGE_USERS,
+    lambda imports: imports.users,
+    words="Register many PLAIN users by finished password hashes, as keys are imported.",
+    example=["name,hash,domains", "bob,$2y$05$BGOpAmPG5g5Cvka2GQ33zeA8ODVqVUWVHPrLwbmAAeIw8b.0AdHlC,metrics.*"],
+)
 
 
 def _form(request: Request) -> Form:

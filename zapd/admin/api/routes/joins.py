@@ -8,8 +8,9 @@ from fastapi import APIRouter, Path
 
 from zapd.admin.api.deps import Caller, Context, Paging
 from zapd.admin.api.once import SecretOnceRoute
+from zapd.admin.api.permits import JoinCreated, JoinIn, JoinOut
 from zapd.admin.api.render import join_out
-from zapd.admin.api.schemas import JoinCreated, JoinIn, JoinOut, Page
+from zapd.admin.api.schemas import Page
 from zapd.admin.services.joins import NewJoin
 from zapd.store import rules
 

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Path
 
 from zapd.admin.api.deps import Caller, Context, Paging
 from zapd.admin.api.once import SecretOnceRoute
+from zapd.admin.api.permits import TokenCreated, TokenIn, TokenOut
 from zapd.admin.api.render import token_out
-from zapd.admin.api.schemas import Page, TokenCreated, TokenIn, TokenOut
+from zapd.admin.api.schemas import Page
 from zapd.admin.roles import Role
 from zapd.store import rules
 

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from fastapi import APIRouter
 
 from zapd.admin.api.deps import Caller, Context
-from zapd.admin.api.schemas import BackendOut, DomainOut, Page
+from zapd.admin.api.schemas import Page
+from zapd.admin.api.views import BackendOut, DomainOut
 
 router = APIRouter(tags=["configuration"])
 
