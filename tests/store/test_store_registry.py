@@ -328,3 +328,28 @@ def test_a_path_with_odd_characters_works(tmp_path: Path):
     schema.upgrade(engine)
     engine.dispose()
     assert (folder / "zapd.db").stat().st_size > 0
+
+
+def test_keys_of_a_domain_are_found_among_all(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    """The values of ``domains`` are found by steps; the keys of some of them come page by page as if all had been
+    looked at; too many values are said to be too many."""
+    registry, sets = KeyRegistry(), [("*",), ("a", "b"), ("a",), ("metrics.*",), ("b", "z")]
+    with reading(engine) as connection:
+        assert registry.granted_sets(connection) == []
+    with writing(engine) as connection:
+        for number in range(50):
+            registry.add(connection, key_record(domains=sets[number % 5]))
+    with reading(engine) as connection:
+        assert sorted(registry.granted_sets(connection) or ()) == sorted(sets)
+        every = [record.fingerprint for record in registry.page(connection, limit=100, among=sets)]
+        assert every == sorted(every)
+        assert len(every) == 50
+        some, found, after = sets[1:3], [], ""
+        while page := registry.page(connection, limit=7, after=after, among=some):
+            found += page
+            after = page[-1].fingerprint
+        whole = registry.page(connection, limit=100)
+        assert found == [record for record in whole if record.domains in some]
+        assert registry.page(connection, limit=7, among=[]) == []
+        monkeypatch.setattr("zapd.store.keys.MOST_SETS", 4)
+        assert registry.granted_sets(connection) is None

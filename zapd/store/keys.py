@@ -12,11 +12,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, type_coerce, union_all, update
 
 from zapd.errors import NotFound
 from zapd.store.staging import Stage
 from zapd.store.tables import keys
+from zapd.store.types import Strings
 
 
 class KeyState(StrEnum):
@@ -62,6 +63,8 @@ _SIGNED_IN: Final = (
     keys.c.state == KeyState.ACTIVE,
 )
 _NAMES: Final = [field.name for field in fields(KeyRecord)]
+MOST_SETS: Final = 64
+"""Values of ``domains`` that are looked at one by one."""
 _COLUMNS: Final = [keys.c[name] for name in _NAMES]
 
 
@@ -116,12 +119,41 @@ class KeyRegistry:
         query = query.order_by(keys.c.expires, keys.c.fingerprint).limit(limit)
         return [_record(row) for row in connection.execute(query)]
 
+    def granted_sets(self, connection: Connection) -> Sequence[tuple[str, ...]] | None:
+        """Each value of ``domains`` that any key has; None where there are more than `MOST_SETS`. The index is
+        stepped through from one value to the next, so that a million keys cost no more than a thousand."""
+        least = select(func.min(keys.c.domains).label("domains")).cte("steps", recursive=True)
+        behind = select(func.min(keys.c.domains)).where(keys.c.domains > least.c.domains).scalar_subquery()
+        steps = least.union_all(select(behind).where(least.c.domains.is_not(None)))
+        query = select(type_coerce(steps.c.domains, Strings)).limit(MOST_SETS + 2)
+        values: Sequence[tuple[str, ...] | None] = connection.execute(query).scalars().all()
+        found = [value for value in values if value is not None]  # one step leads behind the last
+        return found if len(found) <= MOST_SETS else None
+
     def page(
-        self, connection: Connection, *, after: str = "", limit: int, where: Sequence[ColumnElement[bool]] = ()
+        self,
+        connection: Connection,
+        *,
+        after: str = "",
+        limit: int,
+        where: Sequence[ColumnElement[bool]] = (),
+        among: Sequence[tuple[str, ...]] | None = None,
     ) -> Sequence[KeyRecord]:
-        """At most ``limit`` keys in the order of their fingerprints, beginning behind ``after``."""
+        """At most ``limit`` keys in the order of their fingerprints, beginning behind ``after``. ``among``: only
+        those whose ``domains`` are one of these, each of which is looked for by itself."""
         query = select(*_COLUMNS).where(keys.c.fingerprint > after, *where)
-        return [_record(row) for row in connection.execute(query.order_by(keys.c.fingerprint).limit(limit))]
+        if among is not None:
+            if not among:
+                return []
+            parts = [
+                query.where(keys.c.domains == each).order_by(keys.c.fingerprint).limit(limit).subquery()
+                for each in among
+            ]
+            every = union_all(*(select(part) for part in parts)).subquery()
+            ordered = select(every).order_by(every.c.fingerprint).limit(limit)
+        else:
+            ordered = query.order_by(keys.c.fingerprint).limit(limit)
+        return [_record(row) for row in connection.execute(ordered)]
 
 
 def _record(row: Row[tuple[object, ...]]) -> KeyRecord:

@@ -68,6 +68,9 @@ Index(
 )
 # The few that wait or are revoked, among a million: see `zapd.store.filters.in_state`.
 
+Index("ix_keys_domains", keys.c.domains, keys.c.fingerprint)
+# The few of one domain, among a million: see `KeyRegistry.granted_sets`.
+
 Index(
     "ix_keys_enrolled",
     keys.c.expires,

@@ -138,9 +138,17 @@ class KeyService:
         if domain is not None:
             where.append(granted_in(tables.keys.c.domains, domain))
 
+        # The few of a user, or that are not active, have an index that finds them sooner.
+        by_sets = user is None and state in (None, KeyState.ACTIVE)
+        by_sets = by_sets and (domain is not None or not actor.everywhere)
+
         def ask(connection: Connection) -> PageOf[KeyRecord]:
+            sets = self._keys.granted_sets(connection) if by_sets else None
+            among = None if sets is None else [each for each in sets if actor.sees_in(each, domain)]
             items, more = collect(
-                lambda start, count: self._keys.page(connection, after=start, limit=count, where=where),
+                lambda start, count: self._keys.page(
+                    connection, after=start, limit=count, where=where, among=among
+                ),
                 lambda record: actor.sees_in(record.domains, domain),
                 lambda record: record.fingerprint,
                 after=after,
