@@ -16,6 +16,7 @@ from zapd.auth.terms import Terms
 from zapd.auth.throttle import Throttle, Trace
 from zapd.errors import ConfigurationError, Unavailable
 from zapd.testing import FakeBackend
+from zapd.zap import ZapRequest
 
 HERE, ELSEWHERE, THIRD = "192.0.2.1", "198.51.100.7", "203.0.113.9"
 
@@ -460,6 +461,24 @@ async def test_what_policy_refuses_is_no_guess():
         await here.ask(plain(domain=f"elsewhere-{number}"))
         await here.ask(plain(name=f"user-{number}", password=b""))
         await here.ask(curve(address="nowhere"))
+    assert made.idle
+
+
+async def test_agents_earn_nothing_at_zapds_own_door():
+    """Where an agent comes from is not held to account, however often a stranger's key comes from there."""
+
+    class Nobody:
+        def lookup(self, public_key: bytes) -> None:
+            return None
+
+        def refusal(self, public_key: bytes) -> Verdict:
+            return Verdict(Outcome.UNKNOWN)
+
+    here, made, _ = await world(agents=Nobody())
+    for number in range(50):
+        key = number.to_bytes(32, "big")
+        request = ZapRequest(b"1", "zapd.agents", HERE, b"", "CURVE", (key,))
+        assert (await here.authority.decide_door(request)).status == 400
     assert made.idle
 
 
