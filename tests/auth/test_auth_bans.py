@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -196,6 +197,33 @@ async def test_a_ban_made_while_a_backend_is_asked_holds():
         world.authority.bar(Bans([record]))
         decision = await asking
         assert int(decision.status) == 400 and decision.reason.startswith("banned_")
+
+
+@pytest.mark.parametrize("record", [ban("address", "192.0.2.0/24"), ban("user", "ada")])
+@pytest.mark.parametrize("delay", [0.0, 0.001])
+async def test_a_final_no_is_compared_with_what_others_have_taken_back(record, delay):
+    """Where another process may have taken the ban back, 400 is said only once it is known not to have been; where
+    that cannot be known, 300. A ban with an end needs no such care."""
+    looks = []
+    found = [True]
+
+    async def as_of_now() -> bool:
+        looks.append(1)
+        if len(looks) == 3:
+            world.authority.bar(Bans())
+        return found[0]
+
+    backend = knowing_ada()
+    backend.delay = delay
+    world = await scene(options={"as_of_now": as_of_now}, keys=backend)
+    world.authority.bar(Bans([replace(record, expires=LATER)]))
+    assert (await world.said(curve()))[0] == 300 and not looks
+    world.authority.bar(Bans([record]))
+    assert (await world.said(curve()))[0] == 400
+    found[0] = False
+    assert await world.said(curve()) == (300, "registry_not_current")
+    found[0] = True
+    assert await world.said(curve()) == (200, "granted"), "it was taken back while it was looked for"
 
 
 async def test_the_express_road_leads_round_no_ban():

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from zapd.admin.services.topology import BackendInfo
 from zapd.app.backends import Backends
@@ -26,6 +27,9 @@ from zapd.server.express import Express
 from zapd.server.metrics import DecisionMetrics
 from zapd.server.recorder import Recorder
 from zapd.server.repeats import Repeats
+
+_CONFIRM = 0.5
+"""Seconds in which a ban's no is to be compared with the database, where another zapd may have taken it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class Deciding:
             hash_pool=ground.hash_pool,
             throttle=ground.throttle,
             is_current=ground.registry.is_current,
+            as_of_now=None if ground.registry.alone else partial(ground.registry.feed.as_of_now, _CONFIRM),
         )
         ground.registry.bans.on_change(lambda bans: self.authority.bar(Bans(bans)))
         self._parts.up("backends", self._backends.aclose)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Final, Protocol
 
@@ -46,10 +46,12 @@ log = structlog.get_logger(__name__)
 
 _ACCEPT: Final = Outcome.ACCEPT
 _WRONG: Final = frozenset({Outcome.REJECT, Outcome.UNKNOWN})
-_NOT_KEPT: Final = frozenset({"bad_principal", *BANNED.values()})
+_BANNED: Final = frozenset(BANNED.values())
+_NOT_KEPT: Final = _BANNED | {"bad_principal", "registry_not_current"}
 """Reasons of decisions that are not remembered: they may be others at any moment."""
 
 POLICY_STALE: Final = Decision(TRY_AGAIN, "policy_stale", asked=False)
+UNCONFIRMED: Final = Decision(TRY_AGAIN, "registry_not_current", asked=False)
 INTERNAL_ERROR: Final = Decision(TRY_AGAIN, "internal_error")
 
 
@@ -77,6 +79,7 @@ class Authority:
         hash_pool: HashPool | None = None,
         throttle: Throttle | None = None,
         is_current: Callable[[], bool] = lambda: True,
+        as_of_now: Callable[[], Awaitable[bool]] | None = None,
         on_pending: Callable[[Question], None] | None = None,
         wall_clock: Callable[[], float] = time.time,
         cache_entries: int = ENTRIES,
@@ -84,13 +87,15 @@ class Authority:
         """``is_current`` says whether policy and registry are known to be current; while they are not, the
         answer is 300. ``on_pending`` hears of each unknown key that a domain holds for approval. ``hash_pool``
         is asked only for its dearest hash. ``throttle`` counts wrong tries, here and wherever else it is asked; by
-        default one of our own. Raises `ConfigurationError` when a rule names a backend that is not
-        there.
+        default one of our own. ``as_of_now``, where another process may take a ban back, returns once all that was
+        committed is in force here, False if that takes too long. Raises `ConfigurationError` when a rule names a
+        backend that is not there.
         """
         self._lanes = Lanes(policy, backends)
         self._agents = agents
         self._hash_pool = hash_pool
         self._is_current = is_current
+        self._as_of_now = as_of_now
         self._on_pending = on_pending
         self._wall_clock = wall_clock
         self._grants = Grants()
@@ -198,12 +203,16 @@ class Authority:
             bans = self._bans
             if lane.null_decision is not None:
                 banned = bans.of_address(address, request.domain) if bans.any else None
-                return lane.null_decision if banned is None else self._banned(banned, "")
+                if banned is None:
+                    return lane.null_decision
+                return await self._final(banned.answer()) or await self.decide(request)
             question = question_of(request, address)
             if isinstance(question, str):
                 return await self._refuse(request, lane, question)
             if bans.any and (banned := bans.of_question(question)) is not None:
-                return await self._at_tick(self._banned(banned, self._mark(question.key)), lane, perf_counter())
+                started = perf_counter()
+                decision = await self._final(banned.answer(self._mark(question.key)))
+                return await (self.decide(request) if decision is None else self._at_tick(decision, lane, started))
             if lane.chain.dear or lane.mechanism == "PLAIN":
                 return await self._remembered(lane, question, self._attempt(lane, question))
             if not self.throttle.idle and (reason := self._barred(lane, question, self._attempt(lane, question))):
@@ -211,7 +220,10 @@ class Authority:
             answer = await lane.chain.ask(question)
             if answer.dear or answer.verdict.outcome is not _ACCEPT:
                 self._note(self._attempt(lane, question), lane, question, answer)
-            return self._decision(lane, question, answer)
+            decision = self._decision(lane, question, answer)
+            if bans.any:
+                return await self._final(decision) or self._decision(lane, question, answer)
+            return decision
         except Exception:  # noqa: BLE001 - a Decision always comes back
             return self._bug()
 
@@ -286,6 +298,8 @@ class Authority:
             answer = await lane.chain.ask(question)
             self._note(attempt, lane, question, answer)
         decision = self._decision(lane, question, answer)
+        if self._bans.any:
+            decision = await self._final(decision) or self._decision(lane, question, answer)
         if answer.dear and not answer.doubt and decision.reason not in _NOT_KEPT:
             good = decision.status is Status.GRANTED
             seconds = lane.rule.cache_good if good else lane.rule.cache_bad
@@ -309,7 +323,7 @@ class Authority:
         if verdict.outcome is not _ACCEPT or principal is None:
             return self._not_granted(lane, question, answer)
         if self._bans.any and (banned := self._ban_of(question, principal)) is not None:
-            return self._banned(banned, self._mark(question.key), principal.name, answer.trail)
+            return banned.answer(self._mark(question.key), principal.name, answer.trail)
         try:
             if question.key:
                 mark = fingerprint(question.key)
@@ -328,13 +342,15 @@ class Authority:
         """The ban of somebody whom a backend would let in: of the user found, or one made while it was asked."""
         return self._bans.of_user(principal.name, question.domain) or self._bans.of_question(question)
 
-    def _banned(
-        self, ban: Ban, mark: str, principal: str = "", trail: tuple[tuple[str, str, float], ...] = ()
-    ) -> Decision:
-        """Shut out by hand: no; not now where the ban has an end."""
-        if ban.final:
-            return Decision(REFUSED, ban.reason, principal, mark, trail)
-        return Decision(TRY_AGAIN, ban.reason, principal, mark, trail, asked=bool(trail))
+    async def _final(self, decision: Decision) -> Decision | None:
+        """The decision; where it is a ban's final no that another process may just have taken back, only once that
+        is known not to be so. None where the bans have changed meanwhile: decide again."""
+        if decision.status is not Status.REFUSED or decision.reason not in _BANNED or self._as_of_now is None:
+            return decision
+        bans = self._bans
+        if not await self._as_of_now():
+            return UNCONFIRMED
+        return decision if self._bans is bans else None
 
     def _not_granted(self, lane: Lane, question: Question, answer: Answer) -> Decision:
         verdict = answer.verdict

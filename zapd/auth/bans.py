@@ -17,10 +17,12 @@ from typing import Final
 from zapd.auth.address import AddressMap, read_again
 from zapd.auth.admission import MARK, user_of
 from zapd.auth.backend import Admission, Question
+from zapd.auth.decision import Decision
 from zapd.auth.memo import Memo
 from zapd.auth.question import folded_name
 from zapd.store.bans import BanKind, BanRecord
 from zapd.store.domains import Grant, is_everywhere
+from zapd.zap import REFUSED, TRY_AGAIN
 from zapd.zmtp.keys import fingerprint
 
 REASONS: Final = {kind: f"banned_{kind.value}" for kind in BanKind}
@@ -47,6 +49,15 @@ class Ban:
     def reason(self) -> str:
         """A reason code."""
         return REASONS[self.record.kind]
+
+    def answer(
+        self, mark: str = "", principal: str = "", trail: tuple[tuple[str, str, float], ...] = ()
+    ) -> Decision:
+        """What whoever it bars is told: no, or not now. ``mark`` is the key's fingerprint, if there is a key; the
+        others say who it turned out to be, where somebody was asked."""
+        if self.final:
+            return Decision(REFUSED, self.reason, principal, mark, trail)
+        return Decision(TRY_AGAIN, self.reason, principal, mark, trail, asked=bool(trail))
 
     def holds_in(self, domain: str) -> bool:
         """Whether it holds there. ``*`` is every domain: a pattern that grants leaves the empty one out, one that
