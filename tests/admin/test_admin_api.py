@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from support.audit_quiet import QuietCopy, QuietJournals
 from support.store_admin import *  # noqa: F403
-from support.store_admin import ADMIN, SERVER_KEY, Admin
+from support.store_admin import ADMIN, SERVER_KEY, Admin, knock
 from support.store_fixtures import *  # noqa: F403
 from zmq.utils import z85
 
@@ -25,7 +25,7 @@ from zapd.admin.roles import Role
 from zapd.admin.services.audit import AuditFilter, AuditService
 from zapd.admin.services.explain import ExplainService, Explanation, Step, Supposed
 from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService
-from zapd.zmtp.keys import encode_key, generate_keypair
+from zapd.zmtp.keys import encode_key, fingerprint_id, generate_keypair
 
 DOMAIN = DomainInfo("orders", ("CURVE",), ("keys",), allow=("10.0.0.0/8",))
 BACKEND = BackendInfo("keys", "sql", ("CURVE", "PLAIN"), "disabled", "the database is away")
@@ -74,6 +74,7 @@ async def api(admin: Admin) -> AsyncIterator[Api]:
         tokens=admin.tokens,
         joins=admin.joins,
         bans=admin.bans,
+        approvals=admin.approvals,
         audit=AuditService(search, copy=QuietCopy(), journals=QuietJournals()),
         explain=ExplainService(explain),
         domains=DomainService(lambda: [DOMAIN]),
@@ -154,6 +155,40 @@ async def test_a_keys_life_over_http(api: Api):
     assert (revoked.json()["state"], revoked.json()["reason"]) == ("revoked", "lost")
     assert (await api("POST", f"/v1/keys/{key['id']}/revoke")).status_code == 200
     _problem(await api("POST", "/v1/keys", json={"public_key": public_key, "user": "b"}), 409, "conflict")
+
+
+async def test_strangers_over_http(api: Api) -> None:
+    """Listed with where they were seen, for a token's own domains; shown, approved and rejected by fingerprint or
+    with the whole key; filters that make no sense and bodies that fit nothing are refused."""
+    one, two, three = (generate_keypair()[0] for _ in range(3))
+    names = [knock(api.admin, one), knock(api.admin, two, "lab")]
+    found = (await api("GET", "/v1/keys?state=pending")).json()["items"]
+    assert sorted(each["id"] for each in found) == sorted(names)
+    limited = (await api("GET", "/v1/keys?state=pending", by="limited")).json()["items"]
+    assert [each["id"] for each in limited] == [names[0]]
+    [seen] = limited[0]["sightings"]
+    assert (seen["domain"], seen["address"], seen["agent"], seen["tries"]) == ("orders", "192.0.2.1", "edge", 7)
+    shown = await api("GET", f"/v1/keys/{names[1]}", by="viewer")
+    assert (shown.headers["etag"], shown.json()["public_key"]) == ('"0"', encode_key(two))
+    first = (await api("GET", "/v1/keys?state=pending&limit=1")).json()
+    rest = await api("GET", f"/v1/keys?state=pending&cursor={first['next_cursor']}&limit=1")
+    assert sorted([first["items"][0]["id"], rest.json()["items"][0]["id"]]) == sorted(names)
+    assert (await api("GET", "/v1/keys")).json()["items"] == []
+    for query in ("address=10.0.0.0/8", "agent=edge", "state=pending&address=nowhere", "state=pending&agent=%00"):
+        assert (await api("GET", f"/v1/keys?{query}")).status_code == 422, query
+    path = f"/v1/keys/{names[0]}"
+    assert (await api("POST", f"{path}/approve", by="viewer", json={"user": "a"})).status_code == 403
+    assert (await api("POST", f"{path}/approve")).status_code == 422
+    made = await api("POST", f"{path}/approve", json={"user": "a"}, by="limited", headers={"If-Match": '"0"'})
+    assert (made.status_code, made.json()["state"], made.headers["etag"]) == (200, "active", '"1"')
+    assert (await api("POST", f"{path}/approve", json={"user": "a"})).status_code == 409
+    stale = await api("POST", f"{path}/approve", json={"user": "a"}, headers={"If-Match": '"0"'})
+    assert stale.status_code == 412
+    assert (await api("POST", f"/v1/keys/{names[1]}/reject", by="limited")).status_code == 404
+    assert (await api("POST", f"/v1/keys/{names[1]}/reject", json={"reason": "no"})).json()["reason"] == "no"
+    gone = f"/v1/keys/{fingerprint_id(three)}/approve"
+    assert (await api("POST", gone, json={"user": "a"})).status_code == 404
+    assert (await api("POST", gone, json={"user": "a", "public_key": encode_key(three)})).status_code == 200
 
 
 async def test_pending_keys_over_http(api: Api):

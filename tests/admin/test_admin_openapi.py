@@ -218,6 +218,10 @@ async def test_the_examples_are_true(api: Api):  # noqa: F811
     assert key.status_code == 201, key.text
     rotated = await api("POST", f"/v1/keys/{key.json()['id']}/rotate", json=example("RotateIn"))
     assert rotated.status_code == 201, rotated.text
+    held = example("KeyIn") | {"public_key": encode_key(generate_keypair()[0]), "state": "pending"}
+    held_id = (await api("POST", "/v1/keys", json=held)).json()["id"]
+    approved = await api("POST", f"/v1/keys/{held_id}/approve", json=example("ApproveIn"))
+    assert approved.status_code == 200, approved.text
     user = await api("POST", "/v1/users", json=example("UserIn"))
     assert user.status_code == 201, user.text
     join = await api("POST", "/v1/joins", json=example("JoinIn"))
@@ -229,9 +233,17 @@ async def test_the_examples_are_true(api: Api):  # noqa: F811
     verified = await api("POST", "/v1/audit/verify")
     assert verified.json().keys() == VerifyOut.model_validate(example("VerifyOut")).model_dump().keys()
     used = {name for name, shape in shapes.items() if "examples" in shape}
-    assert used <= {"KeyIn", "RotateIn", "UserIn", "AgentIn", "AgentRotateIn", "BanIn", "VerifyOut", "JoinIn"}, (
-        "try the new one here too"
-    )
+    assert used <= {
+        "KeyIn",
+        "RotateIn",
+        "UserIn",
+        "AgentIn",
+        "AgentRotateIn",
+        "BanIn",
+        "VerifyOut",
+        "JoinIn",
+        "ApproveIn",
+    }, "try the new one here too"
 
 
 def test_every_code_is_documented():

@@ -84,7 +84,7 @@ async def test_without_a_journal_access_is_closed_and_never_opened(admin: Admin)
     opening: list[Callable[[], Awaitable[object]]] = [
         lambda: admin.keys.add(ADMIN, _key()),
         lambda: admin.keys.change(ADMIN, key.fingerprint, {"user": "bob"}),
-        lambda: admin.keys.approve(ADMIN, pending.fingerprint),
+        lambda: admin.approvals.approve(ADMIN, pending.fingerprint),
         lambda: admin.users.add(ADMIN, NewUser("new", b"x")),
         lambda: admin.users.change(ADMIN, "bob", {"domains": ["*"]}),
         lambda: admin.users.change(ADMIN, "bob", {"state": UserState.DISABLED, "domains": ["*"]}),
@@ -101,7 +101,7 @@ async def test_without_a_journal_access_is_closed_and_never_opened(admin: Admin)
     with reading(admin.engine) as connection:
         assert ChangeLog().last(connection) == before
     await admin.keys.revoke(ADMIN, key.fingerprint)
-    await admin.keys.reject(ADMIN, pending.fingerprint)
+    await admin.approvals.reject(ADMIN, pending.fingerprint)
     await admin.users.disable(ADMIN, "bob")
     await admin.users.remove(ADMIN, "eve")
     await admin.agents.revoke(ADMIN, "edge")
@@ -196,12 +196,17 @@ def _operations(admin: Admin) -> dict[Operation, list[Callable[[Actor], Awaitabl
         raise Unauthenticated("gone")
 
     return {
-        Operation.READ_KEYS: [lambda a: admin.keys.list(a), lambda a: admin.keys.show(a, "x" * 43)],
+        Operation.READ_KEYS: [
+            lambda a: admin.keys.list(a),
+            lambda a: admin.keys.show(a, "x" * 43),
+            lambda a: admin.approvals.list(a),
+            lambda a: admin.approvals.show(a, "x" * 43),
+        ],
         Operation.CHANGE_KEYS: [
             lambda a: admin.keys.add(a, _key()),
             lambda a: admin.keys.change(a, "x" * 43, {}),
-            lambda a: admin.keys.approve(a, "x" * 43),
-            lambda a: admin.keys.reject(a, "x" * 43),
+            lambda a: admin.approvals.approve(a, "x" * 43),
+            lambda a: admin.approvals.reject(a, "x" * 43),
             lambda a: admin.keys.revoke(a, "x" * 43),
         ],
         Operation.READ_USERS: [lambda a: admin.users.list(a), lambda a: admin.users.show(a, "x")],
@@ -281,7 +286,7 @@ async def test_domains_limit_what_is_seen_and_changed(admin: Admin):
     assert (await admin.keys.list(LIMITED, domain="secret")).items == []
     assert (await admin.keys.show(LIMITED, part.fingerprint)).domains == ("metrics.cpu",)
     for hidden in (theirs, everywhere):
-        for call in (admin.keys.show, admin.keys.revoke, admin.keys.approve):
+        for call in (admin.keys.show, admin.keys.revoke, admin.approvals.approve):
             with pytest.raises(NotFound):
                 await call(LIMITED, hidden.fingerprint)
     with pytest.raises(Forbidden):
@@ -380,12 +385,12 @@ async def test_pending_keys_are_approved_or_rejected(admin: Admin):
     """Approving makes active, rejecting shuts out for good, and neither undoes a revocation."""
     one = await admin.keys.add(ADMIN, _key(pending=True))
     two = await admin.keys.add(ADMIN, _key(pending=True))
-    assert (await admin.keys.approve(ADMIN, one.fingerprint)).state is KeyState.ACTIVE
-    rejected = await admin.keys.reject(ADMIN, two.fingerprint)
+    assert (await admin.approvals.approve(ADMIN, one.fingerprint)).state is KeyState.ACTIVE
+    rejected = await admin.approvals.reject(ADMIN, two.fingerprint)
     assert (rejected.state, rejected.reason) == (KeyState.REVOKED, "rejected")
     for attempt in (
-        admin.keys.approve(ADMIN, two.fingerprint),
-        admin.keys.reject(ADMIN, one.fingerprint),
+        admin.approvals.approve(ADMIN, two.fingerprint),
+        admin.approvals.reject(ADMIN, one.fingerprint),
         admin.keys.change(ADMIN, two.fingerprint, {"user": "bob"}),
     ):
         with pytest.raises(Conflict):

@@ -156,9 +156,11 @@ async def test_the_address_that_backends_see_is_normalised():
 async def test_unknown_keys_may_be_held_for_approval():
     """Where the rule says so, an unknown key hears 300 and whoever approves is told; a barred one hears 400."""
     held = []
-    world = await scene(rule("lab", unknown_keys="pending"), options={"on_pending": held.append})
+    world = await scene(
+        rule("lab", unknown_keys="pending"), options={"on_pending": lambda *seen: held.append(seen)}
+    )
     assert await world.said(curve(EVE)) == (300, "pending_approval")
-    assert [question.key for question in held] == [EVE]
+    assert [(question.key, rule) for question, _, rule in held] == [(EVE, "lab")]
     assert await world.said(plain(name="eve")) == (400, "unknown_user")
     world.backends["keys"].verdict = Verdict(Outcome.LOCKED, reason="revoked")
     assert await world.said(curve(EVE)) == (400, "revoked")

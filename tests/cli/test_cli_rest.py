@@ -56,6 +56,20 @@ def test_pending_keys_are_approved_or_rejected(served: Served) -> None:
         assert served.json("key", verb, key)["state"] == state
 
 
+def test_a_stranger_named_by_its_whole_key_is_approved(served: Served) -> None:
+    """Though nothing lists it; its fingerprint alone says the mend; filters of strangers need --state pending."""
+    for first in ("", "-"):
+        key, mark = new_key(first)
+        assert "whole public key" in served.run("key", "approve", mark, "--user", "zoe", code=1).stderr
+        made = served.json("key", "approve", key, "--user", "zoe", "--group", "g", "--label", "hers")
+        assert (made["state"], made["fingerprint"], made["groups"]) == ("active", mark, ["g"])
+        assert served.json("key", "reject", new_key(first)[0], "--yes")["user"] == "rejected"
+    assert "--state pending" in served.run("key", "list", "--agent", "edge", code=2).stderr
+    key, _ = new_key()
+    served.run("key", "add", key, "--user", "ute", "--pending")
+    assert "ute" in served.run("key", "list", "--state", "pending").stdout
+
+
 def test_keys_that_look_like_options_are_keys(served: Served) -> None:
     """One key in 85 begins with a hyphen, and is taken wherever it stands."""
     key, print_of = new_key("-")

@@ -100,6 +100,8 @@ def test_every_bound_arrives_where_it_is_kept() -> None:
         *("max_in_flight_per_agent", "max_in_flight", "hash_workers", "hash_waiting"),  # service's own arguments
         "penalty_entries",  # the terms of penalties
         *("refusals_per_source", "refusals_per_agent"),  # what is recorded
+        *("pending_per_domain", "pending_per_source", "pending_per_agent"),  # the list's
+        "pending_lifetime",
         *("audit_followers", "audit_exports"),  # the admin API's
         *("joins", "signins", "signin_keys_per_user"),  # the services'
     }

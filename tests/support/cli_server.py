@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from zapd.admin.api.app import create_app
 from zapd.admin.api.context import AdminContext, Endpoint
 from zapd.admin.services.agents import AgentService
+from zapd.admin.services.approval import ApprovalService
 from zapd.admin.services.audit import AuditFilter, AuditRecord, AuditService
 from zapd.admin.services.bans import BanService
 from zapd.admin.services.changes import ChangeRoad
@@ -157,6 +158,7 @@ def _context(served: Served) -> tuple[AdminContext, Any]:
         tokens=TokenService(road),
         joins=JoinService(road, domains=patterns),
         bans=BanService(road),
+        approvals=ApprovalService(road, domains=patterns, server_keys=lambda: {public_key}),
         audit=AuditService(search),
         explain=ExplainService(explain),
         domains=DomainService(domains),

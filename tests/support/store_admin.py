@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest_asyncio
 from sqlalchemy import Engine
@@ -13,6 +13,7 @@ from support.store_fixtures import MOMENT
 
 from zapd.admin.roles import Actor, Role
 from zapd.admin.services.agents import AgentService
+from zapd.admin.services.approval import ApprovalService
 from zapd.admin.services.bans import BanService
 from zapd.admin.services.changes import ChangeRoad
 from zapd.admin.services.imports import ImportService
@@ -22,9 +23,11 @@ from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.users import UserService
 from zapd.audit.event import AuditEvent
 from zapd.audit.journal import JournalUnavailable
+from zapd.store.engine import writing
 from zapd.store.feed import Change, ChangeFeed
+from zapd.store.sightings import Bounds, Sighting, SightingRegistry
 from zapd.store.types import now
-from zapd.zmtp.keys import public_of
+from zapd.zmtp.keys import fingerprint_id, public_of
 
 ADMIN = Actor("root", Role.ADMIN)
 OPERATOR = Actor("op", Role.OPERATOR)
@@ -77,6 +80,7 @@ class Admin:
     agents: AgentService
     tokens: TokenService
     bans: BanService
+    approvals: ApprovalService
     imports: ImportService
     joins: JoinService
     domains: list[str]
@@ -103,6 +107,7 @@ def make_admin(engine: Engine, journal: FakeJournal | None = None) -> Admin:
         AgentService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
         TokenService(road),
         BanService(road),
+        ApprovalService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
         ImportService(road, domains=lambda: domains, server_keys=lambda: {SERVER_KEY}),
         JoinService(road, domains=lambda: domains),
         domains,
@@ -116,3 +121,14 @@ async def admin(engine: Engine) -> AsyncIterator[Admin]:
     await made.feed.catch_up()
     yield made
     await made.road.aclose()
+
+
+def knock(admin: Admin, public_key: bytes, *domains: str, address: str = "192.0.2.1", agent: str = "edge") -> str:
+    """A stranger knocks at these domains, which hold it for approval; its fingerprint."""
+    seen = [
+        Sighting(public_key, domain, domain, address, address, agent, MOMENT, MOMENT + timedelta(seconds=5), 7)
+        for domain in domains or ("orders",)
+    ]
+    with writing(admin.engine) as connection:
+        SightingRegistry().note(connection, seen, Bounds(), apart={SERVER_KEY})
+    return fingerprint_id(public_key)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from zapd.admin.api.context import AdminContext, Authenticating, Readiness, Trace
 from zapd.admin.services.agents import AgentService
+from zapd.admin.services.approval import ApprovalService
 from zapd.admin.services.audit import AuditService
 from zapd.admin.services.bans import BanService
 from zapd.admin.services.changes import ChangeRoad
@@ -44,6 +45,7 @@ def admin_context(
 
     return AdminContext(
         keys=KeyService(road, domains=patterns, server_keys=server_keys),
+        approvals=ApprovalService(road, domains=patterns, server_keys=server_keys),
         users=UserService(road, domains=patterns, hasher=hash_pool),
         agents=AgentService(road, domains=patterns, server_keys=server_keys),
         tokens=TokenService(road),

@@ -76,6 +76,7 @@ class Deciding:
             throttle=ground.throttle,
             is_current=ground.registry.is_current,
             as_of_now=None if ground.registry.alone else partial(ground.registry.feed.as_of_now, _CONFIRM),
+            on_pending=ground.waiting.note,
         )
         ground.registry.bans.on_change(lambda bans: self.authority.bar(Bans(bans)))
         self._parts.up("backends", self._backends.aclose)
@@ -121,6 +122,7 @@ class Deciding:
         self.ground.throttle.reload(prepared.config.terms())
         limits = prepared.config.limits
         self.recorder.repeats = Repeats(limits.refusals_per_source, limits.refusals_per_agent)
+        self.ground.waiting.bounds = prepared.config.pending_bounds()
         self.doors.set_limits(prepared.config.limits)
 
     # -- down ------------------------------------------------------------------------------------------------

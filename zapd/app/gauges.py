@@ -123,6 +123,11 @@ def gauges_of_ground(ground: Ground) -> Iterator[Gauge]:
         "Names that were let in from an address and are asked about whatever happens around them.",
         {"": throttle.in_good_standing},
     )
+    yield (
+        "zapd_pending_evictions_total",
+        "Unknown keys that made room in the list of those that wait for approval, by what was full.",
+        {bucket: float(number) for bucket, number in ground.waiting.evicted.items()},
+    )
     yield "zapd_journal_writable", "1 while decisions can be recorded.", {"": float(ground.journal.writable)}
     yield "zapd_journal_backlog", "Records that are not on disk yet.", {"": ground.journal.backlog}
     yield "zapd_journal_sequence", "The last record appended.", {"": ground.journal.sequence}
@@ -135,7 +140,7 @@ def gauges_of_ground(ground: Ground) -> Iterator[Gauge]:
 
 
 def gauges_of_office(office: Office) -> Iterator[Gauge]:
-    """How the copy of the journal in SQL fares."""
+    """How the copy of the journal in SQL fares, and who comes for a key."""
     sink = office.sink
     yield "zapd_audit_lag_records", "Records that SQL does not hold yet.", {"": sink.lag}
     yield "zapd_audit_copy_healthy", "1 while the copy in SQL is filled.", {"": float(sink.healthy)}
@@ -145,6 +150,11 @@ def gauges_of_office(office: Office) -> Iterator[Gauge]:
         {"": sink.status.conflicts},
     )
     yield from office.enrolment.gauges()
+    yield (
+        "zapd_pending_keys",
+        "Unknown keys that wait for approval, by the domain's pattern; at most 15 seconds old.",
+        {rule: float(number) for rule, number in office.noting.counts.items()},
+    )
 
 
 def gauges_of_workers(seats: Sequence[Seat]) -> Iterator[Gauge]:

@@ -19,6 +19,7 @@ from zapd.audit.gaps import Summaries
 from zapd.audit.journal import Journal, JournalUnavailable
 from zapd.auth.hashing import HashPool
 from zapd.auth.throttle import Throttle
+from zapd.auth.waiting import Waiting
 from zapd.config import Config
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,8 @@ class Ground:
         self._penalty_key = penalty_key
         self.hash_pool: HashPool
         self.throttle: Throttle
+        self.waiting = Waiting(config.pending_bounds())
+        """Unknown keys that somebody may approve, until they are written down."""
         self.watermark: Watermark
         self.registry: Registry
         self.journal: Journal

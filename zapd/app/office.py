@@ -21,6 +21,7 @@ from zapd.app.enrolment import Enrolment
 from zapd.app.errands import Errands
 from zapd.app.ground import Ground
 from zapd.app.journalling import journal_what_is_missing
+from zapd.app.noting import Noting
 from zapd.app.parts import Parts
 from zapd.app.people import SignInOfPeople, people_of
 from zapd.app.searching import Searching
@@ -79,6 +80,7 @@ class Office:
         self.searching: Searching
         self.admin: WebServer
         self.enrolment = Enrolment(config, parts)
+        self.noting: Noting
         self._road: ChangeRoad
         self._people: SignInOfPeople | None = None
         self._owing: asyncio.Task[None] | None = None
@@ -97,6 +99,15 @@ class Office:
             self._people = people_of(config.admin.oidc)
             self._parts.up("people", self._people.aclose)
             await self._people.start()
+
+        def server_keys() -> list[bytes]:
+            return [key for endpoint in deciders.endpoints() for key in endpoint.server_keys]
+
+        self.noting = Noting(
+            self._road, ground.waiting, lifetime=config.limits.pending_lifetime, server_keys=server_keys
+        )
+        self._parts.up("pending", self.noting.aclose)
+        self.noting.start()
         context = admin_context(
             road=self._road,
             hash_pool=ground.hash_pool,
@@ -126,7 +137,7 @@ class Office:
             braking=lambda address, mark: ground.throttle.attempt(address, "joins", mark),
             judging=deciders.judge,
             offered=deciders.signins,
-            server_keys=lambda: [key for endpoint in deciders.endpoints() for key in endpoint.server_keys],
+            server_keys=server_keys,
             registry=ground.registry,
         )
         self._owing = asyncio.create_task(self._journal_what_is_owed(), name="zapd-owed-changes")

@@ -36,6 +36,7 @@ _START_ONLY: Final[Mapping[str, tuple[str, ...]]] = {
         "audit_followers",
         "audit_exports",
         "joins",
+        "pending_lifetime",
         "signins",
         "signin_keys_per_user",
     ),

@@ -80,16 +80,16 @@ class Authority:
         throttle: Throttle | None = None,
         is_current: Callable[[], bool] = lambda: True,
         as_of_now: Callable[[], Awaitable[bool]] | None = None,
-        on_pending: Callable[[Question], None] | None = None,
+        on_pending: Callable[[Question, str, str], None] | None = None,
         wall_clock: Callable[[], float] = time.time,
         cache_entries: int = ENTRIES,
     ) -> None:
         """``is_current`` says whether policy and registry are known to be current; while they are not, the
-        answer is 300. ``on_pending`` hears of each unknown key that a domain holds for approval. ``hash_pool``
-        is asked only for its dearest hash. ``throttle`` counts wrong tries, here and wherever else it is asked; by
-        default one of our own. ``as_of_now``, where another process may take a ban back, returns once all that was
-        committed is in force here, False if that takes too long. Raises `ConfigurationError` when a rule names a
-        backend that is not there.
+        answer is 300. ``on_pending`` hears of each unknown key that a domain holds for approval: (question, who
+        asked, the rule's pattern). ``hash_pool`` is asked only for its dearest hash. ``throttle`` counts wrong
+        tries, here and wherever else it is asked; by default one of our own. ``as_of_now``, where another process
+        may take a ban back, returns once all that was committed is in force here, False if that takes too long.
+        Raises `ConfigurationError` when a rule names a backend that is not there.
         """
         self._lanes = Lanes(policy, backends)
         self._agents = agents
@@ -214,7 +214,8 @@ class Authority:
                 decision = await self._final(banned.answer(self._mark(question.key)))
                 return await (self.decide(request) if decision is None else self._at_tick(decision, lane, started))
             if lane.chain.dear or lane.mechanism == "PLAIN":
-                return await self._remembered(lane, question, self._attempt(lane, question))
+                decision = await self._remembered(lane, question, self._attempt(lane, question))
+                return self._heard(request, lane, question, decision)
             if not self.throttle.idle and (reason := self._barred(lane, question, self._attempt(lane, question))):
                 return Decision(TRY_AGAIN, reason, key=self._mark(question.key), asked=False)
             answer = await lane.chain.ask(question)
@@ -222,8 +223,8 @@ class Authority:
                 self._note(self._attempt(lane, question), lane, question, answer)
             decision = self._decision(lane, question, answer)
             if bans.any:
-                return await self._final(decision) or self._decision(lane, question, answer)
-            return decision
+                decision = await self._final(decision) or self._decision(lane, question, answer)
+            return self._heard(request, lane, question, decision)
         except Exception:  # noqa: BLE001 - a Decision always comes back
             return self._bug()
 
@@ -355,10 +356,14 @@ class Authority:
     def _not_granted(self, lane: Lane, question: Question, answer: Answer) -> Decision:
         verdict = answer.verdict
         reply, reason = meaning(verdict, question, lane.rule)
-        if reason is PENDING and self._on_pending is not None:
-            self._on_pending(question)
         asked = reason not in NOT_ASKED
         return Decision(reply, reason, name_of(verdict), self._mark(question.key), answer.trail, asked)
+
+    def _heard(self, request: ZapRequest, lane: Lane, question: Question, decision: Decision) -> Decision:
+        """``decision``, and whoever approves hears when a key waits for that; also when it was remembered."""
+        if decision.reason == PENDING and self._on_pending is not None and request.asker is not None:
+            self._on_pending(question, request.asker.name, lane.rule.pattern)
+        return decision
 
     async def _refuse(self, request: ZapRequest, lane: Lane, reason: str) -> Decision:
         """A no, or a not now, for a reason of policy or of form."""

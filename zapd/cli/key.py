@@ -16,6 +16,7 @@ from zapd.cli.options import (
     PublicKey,
     Settings,
     Span,
+    WholeKeyName,
     attributes_of,
     change_options,
     changed,
@@ -35,6 +36,16 @@ _COLUMNS = {
     "groups": "GROUPS",
     "expires": "EXPIRES",
     "label": "LABEL",
+}
+_KNOCKS = {
+    "fingerprint": "FINGERPRINT",
+    "domain": "DOMAIN",
+    "address": "ADDRESS",
+    "agent": "AGENT",
+    "tries": "TRIES",
+    "first_seen": "FIRST SEEN",
+    "last_seen": "LAST SEEN",
+    "user": "USER",
 }
 _STATES = click.Choice(["pending", "active", "revoked"])
 
@@ -93,6 +104,8 @@ def add(
 @click.option("--domain", metavar="D", help="Only those that are good in this domain.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
 @click.option("--usage", is_flag=True, help="Also say when each was last let in; takes longer.")
+@click.option("--address", metavar="NET", help="With --state pending: seen from there; a network, ipc, ipc:uid=N.")
+@click.option("--agent", metavar="NAME", help="With --state pending: seen by this agent.")
 @common_options
 @pass_settings
 def list_keys(
@@ -102,15 +115,22 @@ def list_keys(
     domain: str | None,
     limit: int | None,
     usage: bool,
+    address: str | None,
+    agent: str | None,
 ) -> None:
-    """List registered keys."""
+    """List registered keys; with --state pending also strangers that wait for approval, and where they knock."""
     from zapd.cli.client import Client
 
+    if (address is not None or agent is not None) and state != "pending":
+        raise click.UsageError("--address and --agent go with --state pending.")
     asked = {"user": user, "state": state, "domain": domain, "usage": usage or None}
+    asked |= {"address": address, "agent": agent}
     with Client(settings) as client:
         keys = list(client.pages("/v1/keys", limit=limit, **asked))
     if settings.json:
         print_json(keys)
+    elif state == "pending":
+        print_rows([row for key in keys for row in _knocks(key)], _KNOCKS, empty="No key waits for approval.")
     else:
         columns = _COLUMNS | ({"last_used": "LAST USED"} if usage else {})
         print_rows([flat(key) for key in keys], columns, empty="There are no such keys.")
@@ -151,24 +171,54 @@ def change(settings: Settings, /, key: str, user: str | None, label: str | None,
 
 
 @command.command("approve", cls=KeyCommand)
-@click.argument("key", type=KeyName())
+@click.argument("key", type=WholeKeyName())
+@click.option("--user", metavar="NAME", help="Who holds it; a stranger's key needs one.")
+@grant_options
+@click.option("--label", metavar="TEXT", help="A note for people.")
+@click.option("--not-before", type=Moment(), metavar="TIME", help="When it becomes valid.")
 @common_options
 @pass_settings
-def approve(settings: Settings, key: str) -> None:
-    """Make a pending key good."""
-    _move(settings, key, "approve")
+def approve(
+    settings: Settings,
+    key: tuple[str, str | None],
+    user: str | None,
+    domains: tuple[str, ...],
+    groups: tuple[str, ...],
+    expires: datetime | None,
+    attributes: tuple[tuple[str, str], ...],
+    label: str | None,
+    not_before: datetime | None,
+) -> None:
+    """Let a key in that waits: from its next try on, by itself.
+
+    Without --domain a stranger's key is granted where it knocked. A key that was registered with --pending keeps
+    what is not named. Named by its 40 characters, a key may be approved although the list has it no more.
+    """
+    name, public_key = key
+    given = {
+        "public_key": public_key,
+        "user": user,
+        "domains": list(domains),
+        "groups": list(groups),
+        "attributes": attributes_of(attributes),
+        "label": label,
+        "not_before": not_before and not_before.isoformat(),
+        "expires": expires and expires.isoformat(),
+    }
+    _move(settings, name, "approve", {name: value for name, value in given.items() if value})
 
 
 @command.command("reject", cls=KeyCommand)
-@click.argument("key", type=KeyName())
+@click.argument("key", type=WholeKeyName())
 @click.option("--reason", default="", metavar="TEXT", help="Why, for the record.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @common_options
 @pass_settings
-def reject(settings: Settings, key: str, reason: str, yes: bool) -> None:
-    """Refuse a pending key for good."""
+def reject(settings: Settings, key: tuple[str, str | None], reason: str, yes: bool) -> None:
+    """Turn a key away that waits, for good. It stays known as revoked."""
     confirm("Reject this key? That cannot be undone.", yes)
-    _move(settings, key, "reject", {"reason": reason})
+    name, public_key = key
+    _move(settings, name, "reject", {"reason": reason} | ({"public_key": public_key} if public_key else {}))
 
 
 @command.command("revoke", cls=KeyCommand)
@@ -306,6 +356,8 @@ def export_keys(
     def counted(keys: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         nonlocal count
         for key in keys:
+            if key.get("sightings"):  # a stranger's, and not registered
+                continue
             count += 1
             moved(1)
             yield key
@@ -326,7 +378,10 @@ def export_keys(
 
 def flat(key: Mapping[str, Any]) -> dict[str, Any]:
     """A key with its newest admission among its own members, as people read it."""
-    shown = {name: value for name, value in key.items() if name != "usage"}
+    shown = {name: value for name, value in key.items() if name not in ("usage", "sightings")}
+    for number, seen in enumerate(key.get("sightings", ()), 1):
+        where = f"{seen['domain']}, from {seen['address']} by {seen['agent']}, {seen['tries']} times"
+        shown[f"seen_{number}"] = f"{where}, {seen['first_seen']} to {seen['last_seen']}"
     usage = key.get("usage")
     if usage is None:
         return shown
@@ -334,6 +389,13 @@ def flat(key: Mapping[str, Any]) -> dict[str, Any]:
         return shown | {"last_used": "not within reach"}
     shown["last_used"] = usage["last_used"]
     return shown | {f"last_{name}": usage[name] for name in ("address", "domain", "agent")}
+
+
+def _knocks(key: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A key that waits, a row for each domain that it knocked at."""
+    about = {"fingerprint": key["fingerprint"], "user": key["user"]}
+    held = {"domain": key["domains"], "first_seen": key["created"]}
+    return [about | each for each in key.get("sightings") or [held]]
 
 
 def _move(settings: Settings, key: str, verb: str, body: Mapping[str, Any] | None = None) -> None:

@@ -255,6 +255,21 @@ class KeyName(click.ParamType[str]):
             self.fail(f"{error}; write the public key or its fingerprint SHA256:…", param, ctx)
 
 
+class WholeKeyName(click.ParamType[tuple[str, str | None]]):
+    """As `KeyName`, and the public key itself where that is what was typed."""
+
+    name = "key"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str | None]:
+        if isinstance(value, tuple):
+            return value
+        name = KeyName().convert(value, param, ctx)
+        whole = value.removeprefix(_NO_OPTION)
+        return name, whole if len(whole) == 40 else None
+
+
 class KeyCommand(click.Command):
     """A command whose arguments are keys, which may begin with ``-`` like an option: one in 85 does."""
 

@@ -113,6 +113,16 @@ class LimitsSection(BaseModel):
     penalty_entries: Count = 65_536
     """Addresses and names that are remembered for wrong tries; and as many for having been let in."""
 
+    pending_per_domain: Count = 1000
+    """Unknown keys that wait for approval in one `[domain.…]`; one more takes the place of one from the source
+    that has the most there."""
+    pending_per_source: Count = 20
+    """The same for one IPv4 address, one IPv6 /48, or one user over ipc, in all domains together."""
+    pending_per_agent: Count = 200
+    """The same for one agent that asks about them."""
+    pending_lifetime: Duration = 30 * 86400.0
+    """A key that waits and does not come again for so long is forgotten."""
+
     audit_followers: Count = 16
     """Callers of the admin API that follow the record at one time; one more gets 503."""
     audit_exports: Count = 2

@@ -38,6 +38,7 @@ from zapd.config.sections import (
 )
 from zapd.config.suggest import closest
 from zapd.net.address import Address, parse_address
+from zapd.store.sightings import Bounds
 
 MAX_FILE: Final = 4 * 1024 * 1024
 _ROUNDS: Final = 8
@@ -163,6 +164,11 @@ class Config:
     def rules(self) -> tuple[Rule, ...]:
         """The domains as deciding takes them."""
         return tuple(checks.rule_of(pattern, domain, self.sections) for pattern, domain in self.domain.items())
+
+    def pending_bounds(self) -> Bounds:
+        """How many keys may wait for approval."""
+        limits = self.limits
+        return Bounds(limits.pending_per_domain, limits.pending_per_source, limits.pending_per_agent)
 
     def terms(self) -> Terms:
         """What wrong tries cost, as deciding takes it."""

@@ -172,6 +172,22 @@ bans = Table(
 )
 """Who is shut out by hand. Rows go when a ban is taken back, or has long been over."""
 
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("fingerprint", name_text(), primary_key=True, comment="as in keys"),
+    Column("domain", name_text(), primary_key=True, comment="the ZAP domain that it knocked at"),
+    Column("public_key", LargeBinary(32), nullable=False),
+    Column("rule", name_text(), nullable=False, comment="the pattern that speaks for the domain", index=True),
+    Column("source", name_text(), nullable=False, comment="who is behind the address", index=True),
+    Column("address", Text, nullable=False),
+    Column("agent", name_text(), nullable=False, index=True),
+    Column("first_seen", Moment, nullable=False),
+    Column("last_seen", Moment, nullable=False, index=True),
+    Column("tries", Integer, nullable=False),
+)
+"""Unknown keys that a domain holds for approval, where and when they came. Bounded: see `zapd.store.sightings`."""
+
 change_log = Table(
     "change_log",
     metadata,

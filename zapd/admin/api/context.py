@@ -11,6 +11,7 @@ from typing import Protocol
 from zapd.admin.api.guards import SignInBrake
 from zapd.admin.roles import Actor
 from zapd.admin.services.agents import AgentService
+from zapd.admin.services.approval import ApprovalService
 from zapd.admin.services.audit import AuditService
 from zapd.admin.services.bans import BanService
 from zapd.admin.services.changes import ChangeRoad
@@ -51,6 +52,7 @@ class AdminContext:
     """The services behind the routes, and three questions about the process."""
 
     keys: KeyService
+    approvals: ApprovalService
     users: UserService
     agents: AgentService
     tokens: TokenService

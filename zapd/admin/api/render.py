@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from zapd.admin.api.permits import BanOut, JoinOut, TokenOut
-from zapd.admin.api.schemas import AgentOut, KeyOut, UsageOut, UserOut
+from zapd.admin.api.schemas import AgentOut, KeyOut, SightingOut, UsageOut, UserOut
 from zapd.admin.services.usage import LastUse
 from zapd.store.agents import AgentRecord
 from zapd.store.bans import BanKind, BanRecord
 from zapd.store.joins import JoinRecord
 from zapd.store.keys import KeyRecord
+from zapd.store.sightings import Sighting
 from zapd.store.tokens import TokenRecord
 from zapd.store.users import UserRecord
 from zapd.zmtp.keys import encode_key, fingerprint
 
 
-def key_out(record: KeyRecord, use: LastUse | None = None) -> KeyOut:
+def key_out(record: KeyRecord, use: LastUse | None = None, sightings: Iterable[Sighting] = ()) -> KeyOut:
     return KeyOut(
         id=record.fingerprint,
         fingerprint=fingerprint(record.public_key),
@@ -39,6 +41,17 @@ def key_out(record: KeyRecord, use: LastUse | None = None) -> KeyOut:
         usage=None
         if use is None
         else UsageOut(last_used=use.time, domain=use.domain, address=use.address, agent=use.agent),
+        sightings=[
+            SightingOut(
+                domain=each.domain,
+                address=each.address,
+                agent=each.agent,
+                first_seen=each.first_seen,
+                last_seen=each.last_seen,
+                tries=each.tries,
+            )
+            for each in sightings
+        ],
     )
 
 

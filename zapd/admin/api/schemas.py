@@ -118,6 +118,35 @@ class ReasonIn(Shape):
     reason: Text = ""
 
 
+class RejectIn(ReasonIn):
+    """``POST …/reject``: why, for the record."""
+
+    public_key: PublicKey | None = None
+    """The whole key: for a stranger that is not listed any more."""
+
+
+class ApproveIn(Shape):
+    """``POST …/approve``: what the key is given. What is left out of a registered key stays."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"user": "robot-7", "domains": ["orders"], "expires": "2027-01-01T00:00:00Z"}]
+        }
+    )
+
+    user: Name | None = None
+    """Who holds it; a stranger's key needs one."""
+    domains: Domains | None = None
+    """Left out: those that a stranger knocked at."""
+    groups: Groups | None = None
+    attributes: Attributes | None = None
+    label: Text | None = None
+    not_before: AwareDatetime | None = None
+    expires: AwareDatetime | None = None
+    public_key: PublicKey | None = None
+    """The whole key: for a stranger that is not listed any more."""
+
+
 class RotateIn(Shape):
     """``POST /v1/keys/{fingerprint}/rotate``: the key that takes this one's place."""
 
@@ -146,8 +175,22 @@ class UsageOut(Shape):
     agent: str = ""
 
 
+class SightingOut(Shape):
+    """A stranger's key at the door of a domain that holds unknown keys for approval."""
+
+    domain: str
+    address: str
+    """The last one it came from."""
+    agent: str
+    """The last that asked about it."""
+    first_seen: AwareDatetime
+    last_seen: AwareDatetime
+    tries: int
+
+
 class KeyOut(Shape):
-    """One registered key. ``version`` is also the ``ETag``."""
+    """One registered key, or a stranger's that waits: then ``user`` is empty and ``version`` 0. ``version`` is
+    also the ``ETag``."""
 
     id: str
     fingerprint: str
@@ -174,6 +217,8 @@ class KeyOut(Shape):
     """``join:ID`` of the join token it was had for, or ``signin:DOMAIN``; empty: an operator registered it."""
     usage: UsageOut | None = None
     """null: not asked for, or it cannot be told now."""
+    sightings: list[SightingOut] = []
+    """Of a stranger's key that waits: where it was seen."""
 
 
 class RotatedOut(Shape):

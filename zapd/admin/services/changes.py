@@ -155,8 +155,9 @@ class ChangeRoad:
         finally:
             self._reading -= 1
 
-    async def note(self, work: Callable[[Connection], None]) -> None:
-        """Write down something that changes nobody's rights, such as when a token was used. Best effort."""
+    async def note(self, work: Callable[[Connection], None]) -> bool:
+        """Write down something that changes nobody's rights, such as when a token was used. Best effort: whether
+        it was done, as far as can be told."""
 
         def write() -> None:
             with writing(self._engine) as connection:
@@ -167,6 +168,8 @@ class ChangeRoad:
                 await _off_the_loop(write, self._readers)
         except (Unavailable, TimeoutError) as trouble:
             _log.debug("a note was not written: %s", trouble)
+            return False
+        return True
 
     async def change(self, work: Callable[[Connection], Change[Result]], *, opens: bool) -> Result:
         """Do ``work`` and all that follows from it; returns when it is committed, on record and in force.

@@ -37,9 +37,9 @@ def resolve_domains(given: Sequence[str] | None, configured: ConfiguredDomains) 
     return rules.check_domains(only)
 
 
-def check_times(not_before: datetime | None, expires: datetime | None, moment: datetime) -> None:
-    """An expiry lies ahead, and behind the beginning."""
-    if expires is not None and expires <= moment:
+def check_times(not_before: datetime | None, expires: datetime | None, moment: datetime | None) -> None:
+    """An expiry lies ahead of ``moment``, if that is given, and behind the beginning."""
+    if expires is not None and moment is not None and expires <= moment:
         raise InvalidInput("The expiry lies in the past. To shut it at once, revoke or disable it.")
     if expires is not None and not_before is not None and expires <= not_before:
         raise InvalidInput("It would expire before it becomes valid.")

@@ -173,7 +173,7 @@ class KeyService:
         def work(connection: Connection) -> Change[KeyRecord]:
             before = self._own(connection, actor, fingerprint_id)
             check_version(before.version, version)
-            after = checked(_changed(before, change))
+            after = checked(changed(before, change))
             actor.require_all(after.domains)
             if "expires" in change or "not_before" in change:
                 check_times(after.not_before, after.expires, moment)
@@ -185,29 +185,6 @@ class KeyService:
             return Change(saved, event(Tag.KEY_CHANGE, actor, before, saved))
 
         return await self._road.change(work, opens=True)
-
-    async def approve(self, actor: Actor, fingerprint_id: str, *, version: int | None = None) -> KeyRecord:
-        """Make a pending key active."""
-
-        def approved(before: KeyRecord) -> KeyRecord:
-            if before.state is KeyState.REVOKED:
-                raise Conflict(GONE)
-            return replace(before, state=KeyState.ACTIVE)
-
-        return await self._move(actor, fingerprint_id, approved, Tag.KEY_CHANGE, version, opens=True)
-
-    async def reject(
-        self, actor: Actor, fingerprint_id: str, reason: str = "", *, version: int | None = None
-    ) -> KeyRecord:
-        """Turn a pending key away for good."""
-        rules.check_text(reason, "reason")
-
-        def rejected(before: KeyRecord) -> KeyRecord:
-            if before.state is not KeyState.PENDING:
-                raise Conflict(f"The key is {before.state}, not pending. To shut it out, revoke it.")
-            return replace(before, state=KeyState.REVOKED, reason=reason or "rejected")
-
-        return await self._move(actor, fingerprint_id, rejected, Tag.KEY_REVOKE, version, opens=False)
 
     async def revoke(
         self, actor: Actor, fingerprint_id: str, reason: str = "", *, version: int | None = None
@@ -303,7 +280,8 @@ class KeyService:
         refuse_known_key(actor, self._keys.find(connection, record.fingerprint))
 
 
-def _changed(before: KeyRecord, change: KeyChange) -> KeyRecord:
+def changed(before: KeyRecord, change: KeyChange) -> KeyRecord:
+    """The record as it shall be; what is named is checked by itself."""
     values: dict[str, object] = dict(change)
     if "domains" in change:
         values["domains"] = rules.check_domains(change["domains"])

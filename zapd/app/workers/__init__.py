@@ -10,6 +10,7 @@ a journal of its own, and answers on connections that the parent has accepted an
 `channel` carries `messages` both ways; a `seat` keeps one worker running, the `crew` all of them; `joining` adds
 up what they count; `sharing` divides what is bounded in all.
 
-The parent tells, and waits until it is done: changes, reloads, draining, the end. A worker whose parent is gone
-ends itself, and one that does not answer is killed and replaced.
+The parent tells, and waits until it is done: changes, reloads, draining, the end. Workers tell it of their
+connections, and of unknown keys that somebody may approve. A worker whose parent is gone ends itself, and one that
+does not answer is killed and replaced.
 """

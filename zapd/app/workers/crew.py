@@ -21,6 +21,7 @@ from zapd.app.workers.seat import Seat
 from zapd.auth.throttle import Throttle
 from zapd.config import Config
 from zapd.errors import ConfigurationError, Unavailable
+from zapd.store.sightings import Sighting
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,8 @@ class Crew:
         """What workers that ended had counted."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a worker has come or gone."""
+        self.on_seen: Callable[[Sequence[Sighting]], None] = lambda _: None
+        """Hears of the unknown keys that workers saw and somebody may approve."""
         self._levelling: asyncio.Task[None] | None = None
         self._draining = False
 
@@ -240,6 +243,10 @@ class Crew:
     def changed(self, seat: Seat) -> None:
         """A worker has come or gone."""
         self.on_change()
+
+    def seen(self, sightings: Sequence[Sighting]) -> None:
+        """A worker saw unknown keys."""
+        self.on_seen(sightings)
 
     def lost(self, report: messages.Report) -> None:
         """Counters never fall, though those who counted end."""

@@ -11,6 +11,7 @@ from zapd.admin.services.explain import Explanation, Supposed
 from zapd.admin.services.signing_in import Judged, Login
 from zapd.admin.services.topology import BackendInfo
 from zapd.auth.throttle import Remembered, Trace
+from zapd.store.sightings import Sighting
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -165,6 +166,12 @@ class Load(Message, frozen=True):
     """So many of them are admitted."""
 
 
+class Seen(Message, frozen=True):
+    """Worker to parent: unknown keys were seen that somebody may approve."""
+
+    sightings: tuple[Sighting, ...]
+
+
 Said = (
     Done
     | Failed
@@ -185,4 +192,5 @@ Said = (
     | Release
     | Stop
     | Load
+    | Seen
 )

@@ -69,6 +69,7 @@ class Parent:
         self._parts.up("workers", self._crew.stop)
         await self._crew.start()
         self._crew.on_change = self._crew_changed
+        self._crew.on_seen = self._ground.waiting.put
         self._crew_changed()
         await self._office.start(self, self)
         listening = self._entrances.listening
@@ -157,6 +158,7 @@ class Parent:
             log.warning("a change needs a restart; the old value stays in force", setting=setting)
         self._ground.throttle.reload(config.terms())
         self.config = config
+        self._ground.waiting.bounds = config.pending_bounds()
         self._ground.note(Tag.SERVICE_RELOAD, {"domains": [rule.pattern for rule in rules]})
         log.info("the configuration was reloaded", domains=len(rules), backends=len(config.backend))
 

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from zapd.app.workers.channel import Channel, Closed
 from zapd.app.workers.handing import hand_over
 from zapd.app.workers.messages import Done, Message
 from zapd.errors import Unavailable, ZapdError
+from zapd.store.sightings import Sighting
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +59,9 @@ class Owner(Protocol):
 
     def changed(self, seat: Seat) -> None:
         """`Seat.up` is another now."""
+
+    def seen(self, sightings: Sequence[Sighting]) -> None:
+        """A worker saw unknown keys that somebody may approve."""
 
     def lost(self, report: messages.Report) -> None:
         """A worker ended; this is the last that it said."""
@@ -246,6 +251,8 @@ class Seat:
             self.load = message
         elif isinstance(message, messages.Traces):
             self._owner.heard(self, message)
+        elif isinstance(message, messages.Seen):
+            self._owner.seen(message.sightings)
         else:
             log.error("a worker says what its parent does not know", number=self.number, message=repr(message))
 

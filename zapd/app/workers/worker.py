@@ -43,6 +43,10 @@ LAST_SECONDS = 20.0
 """From the end of the channel to the end of the process, whatever hangs."""
 _TELL = 0.05
 """Seconds between two looks at what became of the connections."""
+_TELL_SEEN = 5
+"""Looks between two reports of unknown keys."""
+_SEEN = 500
+"""Unknown keys that are told of in one."""
 _BATCH = 16
 """Connections taken at a time, between which those that are in are served."""
 
@@ -194,9 +198,13 @@ class Worker:
                 self._takers[endpoint](connection)
 
     async def _tell_load(self) -> None:
+        looks = 0
         while True:
             await asyncio.sleep(_TELL)
+            looks += 1
             if self._takers:
+                if looks % _TELL_SEEN == 0 and self._ground.waiting:
+                    self._channel.tell(messages.Seen(tuple(self._ground.waiting.take(_SEEN))))
                 router = self._deciding.doors.router
                 load_now = messages.Load(self._received, router.connections, len(router.peers))
                 if load_now != self._told:

@@ -12,10 +12,23 @@ from zapd.admin.api.deps import Caller, Context, Paging, Version, fingerprint_pa
 from zapd.admin.api.once import OnceRoute
 from zapd.admin.api.patch import named, no_nul
 from zapd.admin.api.render import etag, key_out
-from zapd.admin.api.schemas import KeyIn, KeyOut, KeyPatch, KeyState, Page, ReasonIn, RotatedOut, RotateIn
+from zapd.admin.api.schemas import (
+    ApproveIn,
+    KeyIn,
+    KeyOut,
+    KeyPatch,
+    KeyState,
+    Page,
+    ReasonIn,
+    RejectIn,
+    RotatedOut,
+    RotateIn,
+)
+from zapd.admin.services.approval import Approval
 from zapd.admin.services.keys import KeyChange, NewKey
 from zapd.admin.services.rotation import Rotation
 from zapd.admin.services.usage import UsageService
+from zapd.errors import InvalidInput, NotFound
 from zapd.store import keys as store
 from zapd.zmtp.keys import decode_public_key
 from zapd.zmtp.keys import fingerprint as mark_of
@@ -34,8 +47,30 @@ async def list_keys(
     state: KeyState | None = None,
     domain: Annotated[str | None, Query(max_length=255)] = None,
     usage: Annotated[bool, Query(description="Also say when each was last let in.")] = False,
+    address: Annotated[
+        str | None,
+        Query(max_length=64, description="With `state=pending`: seen from there; a CIDR network, `ipc`."),
+    ] = None,
+    agent: Annotated[
+        str | None, Query(max_length=255, description="With `state=pending`: seen by this agent.")
+    ] = None,
 ) -> Page[KeyOut]:
-    """Registered keys, in the order of their fingerprints."""
+    """Registered keys, in the order of their fingerprints; with `state=pending` also those of strangers that wait
+    for approval."""
+    if state == "pending":
+        waiting = await context.approvals.list(
+            caller,
+            user=no_nul(user),
+            domain=no_nul(domain),
+            address=no_nul(address),
+            agent=no_nul(agent),
+            after=page.after,
+            limit=page.limit,
+        )
+        rows = [key_out(each.record, sightings=each.sightings) for each in waiting.items]
+        return Page(items=rows, next_cursor=page.cursor(waiting.after))
+    if address is not None or agent is not None:
+        raise InvalidInput("Only keys that wait were seen by somebody somewhere: add state=pending.")
     found = await context.keys.list(
         caller,
         user=no_nul(user),
@@ -72,8 +107,13 @@ async def add_key(context: Context, caller: Caller, body: KeyIn, response: Respo
 
 @router.get("/{fingerprint}")
 async def show_key(context: Context, caller: Caller, fingerprint: str, response: Response) -> KeyOut:
-    """One key, and when it was last let in."""
-    record = await context.keys.show(caller, fingerprint_path(fingerprint))
+    """One key, and when it was last let in; of a stranger's that waits, where it was seen."""
+    try:
+        record = await context.keys.show(caller, fingerprint_path(fingerprint))
+    except NotFound:
+        waiting = await context.approvals.show(caller, fingerprint_path(fingerprint))
+        response.headers["ETag"] = etag(waiting.record.version)
+        return key_out(waiting.record, sightings=waiting.sightings)
     response.headers["ETag"] = etag(record.version)
     (shown,) = await _with_usage(context, caller, [record])
     return shown
@@ -92,10 +132,21 @@ async def change_key(
 
 @router.post("/{fingerprint}/approve")
 async def approve_key(
-    context: Context, caller: Caller, fingerprint: str, version: Version, response: Response
+    context: Context,
+    caller: Caller,
+    fingerprint: str,
+    version: Version,
+    response: Response,
+    body: ApproveIn | None = None,
 ) -> KeyOut:
-    """Make a pending key active."""
-    record = await context.keys.approve(caller, fingerprint_path(fingerprint), version=version)
+    """Let a key that waits in, from its next try on."""
+    given = named(body or ApproveIn(), _MAY_BE_NULL)
+    key = given.pop("public_key", None)
+    approval = Approval(
+        KeyChange(**given),  # type: ignore[typeddict-item]  # ApproveIn's names and types
+        None if key is None else decode_public_key(str(key)),
+    )
+    record = await context.approvals.approve(caller, fingerprint_path(fingerprint), approval, version=version)
     response.headers["ETag"] = etag(record.version)
     return key_out(record)
 
@@ -107,11 +158,17 @@ async def reject_key(
     fingerprint: str,
     version: Version,
     response: Response,
-    body: ReasonIn | None = None,
+    body: RejectIn | None = None,
 ) -> KeyOut:
-    """Turn a pending key away for good."""
-    reason = "" if body is None else body.reason
-    record = await context.keys.reject(caller, fingerprint_path(fingerprint), reason, version=version)
+    """Turn a key that waits away for good."""
+    body = body or RejectIn()
+    record = await context.approvals.reject(
+        caller,
+        fingerprint_path(fingerprint),
+        body.reason,
+        public_key=None if body.public_key is None else decode_public_key(body.public_key),
+        version=version,
+    )
     response.headers["ETag"] = etag(record.version)
     return key_out(record)
 
