@@ -31,7 +31,7 @@ name_claim = "email"
 algorithms = ["EdDSA", "ES256"]
 tls_ca = "{ca}"
 refresh = "1s"
-max_age = "3s"
+max_age = "8s"
 leeway = "1s"
 """
 
