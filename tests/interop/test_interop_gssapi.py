@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 from support.gssapi_app import App
-from support.kdc import Kdc, kdc
+from support.gssapi_peer import gssapi_peer
+from support.kdc import HOST_BASED, Kdc, kdc, libzmq_with_gssapi
+from support.net_wire import until
 from support.serving import Zapd, serving
+
+from zapd.net import Admission, NetLimits, Peer, PeerLimits, RemoteHandler, Router
+from zapd.zmtp import GSSAPI_LIMITS, GssapiServer, NullClient
 
 __all__ = ["kdc"]
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("gssapi")]
@@ -149,6 +154,41 @@ def test_who_was_not_granted_gssapi_vouches_for_nobody(people: Kdc, zapd: Zapd, 
         wait_until(lambda: app.counters()["deferred"] > 1)
         assert app.next_in(0.5) is None
     assert {status for status, _, _ in heard(zapd, "erin")} <= {300}
+
+
+async def test_our_own_engine_is_a_door_that_libzmqs_clients_cannot_push_open(
+    people: Kdc,
+    zapd: Zapd,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A service without libzmq asks zapd about each principal: granted, refused for good, and put off."""
+    from zapd.net.kerberos import KerberosAcceptor
+
+    for name, value in people.environment.items():
+        monkeypatch.setenv(name, value)
+    got: list[tuple[bytes, bytes]] = []
+
+    def take(peer: Peer, messages: list[list[bytes]]) -> None:
+        got.extend((peer.user_id, parts[0]) for parts in messages)
+
+    handler = RemoteHandler(ipc_of(zapd, "zap"), NullClient())
+    handler.start()
+    assert await handler.dealer.wait_up(10)
+    router = Router(take, limits=NetLimits(peer=PeerLimits(held_shortest=0.05, held_longest=0.1)))
+    server = GssapiServer(KerberosAcceptor(people.keytab, HOST_BASED))
+    door = Admission(handler, "lab")
+    address = await router.listen("tcp://127.0.0.1:0", server, door, socket_type="PULL", limits=GSSAPI_LIMITS)
+    for name, came_to in (("mallory", "refused"), ("dora", "held"), ("carol", "ok")):
+        visitor = {**ticket(people, name), **libzmq_with_gssapi()}
+        with gssapi_peer("PUSH", visitor, service=HOST_BASED, options={"RECONNECT_IVL": 20}) as client:
+            client.connect(str(address))
+            client.send(name.encode())
+            await until(lambda: getattr(router.counters, f"handshakes_{came_to}"), 30)  # noqa: B023
+            await until(lambda: got == [(b"carol", b"carol")] if name == "carol" else True)  # noqa: B023
+    assert got == [(b"carol", b"carol")]
+    assert (router.counters.handshakes_refused, handler.counters.malformed) == (1, 0)
+    await router.close(0.2)
+    await handler.close()
 
 
 def test_the_proxy_of_the_rfc_keeps_out_whom_zapd_refuses(people: Kdc, zapd: Zapd) -> None:
