@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from support.hostile_scene import PASSWORD, Scene, status_of
 from support.hostile_wire import Ended, Message, Stranger, question, wait_for
+from support.postgres import postgres_server, postgres_url  # noqa: F401 - fixtures
 
 from zapd.zmtp.handshake import Mechanism
 
@@ -147,8 +149,19 @@ def is_let_in(endpoint: str, mechanism: Mechanism) -> bool:
     return True
 
 
-def test_a_revoked_agents_connection_does_not_live_on_under_its_name(scene: Scene) -> None:
+@pytest.fixture
+def shared(tmp_path: Path, postgres_url: str) -> Iterator[Scene]:  # noqa: F811 - the fixture
+    """A zapd whose database others may share."""
+    scene = Scene.prepare(tmp_path, database=postgres_url)
+    try:
+        yield scene
+    finally:
+        scene.zapd.stop()
+
+
+def test_a_revoked_agents_connection_does_not_live_on_under_its_name(shared: Scene) -> None:
     """Revoked and enrolled anew with another key before a second process has looked: there too the old is cut."""
+    scene = shared
     old = scene.agent("renewed")
     second = scene.beside()
     try:

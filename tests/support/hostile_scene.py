@@ -68,9 +68,10 @@ class Scene:
     """Registered keys to their ids in URLs."""
 
     @classmethod
-    def prepare(cls, folder: Path, more: str = "") -> Self:
-        """Start it with alice (CURVE) and bob (PLAIN) registered."""
-        scene = cls(Zapd(folder, configuration=CONFIGURATION + more))
+    def prepare(cls, folder: Path, more: str = "", *, database: str | None = None) -> Self:
+        """Start it with alice (CURVE) and bob (PLAIN) registered. ``database``: a PostgreSQL, to be shared."""
+        shared = "" if database is None else '[database]\nurl = "file:data/database.url"\n'
+        scene = cls(Zapd(folder, configuration=shared + CONFIGURATION + more, database=database))
         scene.zapd.start()
         try:
             scene.alice = scene.add_key("alice")
@@ -111,7 +112,8 @@ class Scene:
         return read_curve_pair(self.zapd.folder / "data" / "server.key")[0]
 
     def beside(self) -> Zapd:
-        """A second process that decides from the same database and has the same key, started."""
+        """A second process that decides from the same database, which must be a PostgreSQL, and has the same key;
+        started."""
         second = copy.copy(self.zapd)
         second.process = None
         second.config = self.zapd.folder / "second.toml"
@@ -119,7 +121,6 @@ class Scene:
         text = self.zapd.config.read_text()
         second.configure(
             text.replace('data_dir = "data"', f'data_dir = "second"\ncurve_key = "{data}/server.key"', 1)
-            + f'[database]\nurl = "sqlite:///{data}/zapd.db"\n'
         )
         second.start()
         return second
