@@ -53,9 +53,16 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def running_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with running(tmp_path_factory.mktemp("people")) as made:
         yield made
+
+
+@pytest.fixture
+def scene(running_scene: Scene) -> Scene:
+    """The one zapd of this module, once it has the issuer's keys: on a busy machine they grow too old."""
+    assert wait_for(lambda: parts(running_scene.zapd)["sign-in of people"] == "ok")
+    return running_scene
 
 
 class running:
