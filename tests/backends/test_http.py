@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from nacl.signing import SigningKey
-from support.fault_proxy import FaultProxy
+from support.fault_proxy import BehindProxy, FaultProxy
 from support.http_service import EXAMPLE, PAGE, Authority, Service
 from zapd_backends.http import HttpBackend, HttpSettings
 
@@ -71,7 +71,7 @@ def changed(service: Service, **members: object) -> Callable[[bytes], tuple[int,
     return answers
 
 
-class TestHttpContract(BackendContract):
+class TestHttpContract(BehindProxy, BackendContract):
     """The contract of every backend."""
 
     @pytest.fixture(autouse=True)
@@ -93,18 +93,6 @@ class TestHttpContract(BackendContract):
 
     def unknown(self) -> Question:
         return ask("eve", b"analytical-engine")
-
-    async def break_source(self, context: BackendContext, backend: Backend) -> bool:
-        await asyncio.to_thread(self.proxy.refuse)
-        return True
-
-    async def mend_source(self, context: BackendContext, backend: Backend) -> bool:
-        await asyncio.to_thread(self.proxy.heal)
-        return True
-
-    async def hang_source(self, context: BackendContext, backend: Backend) -> bool:
-        await asyncio.to_thread(self.proxy.hang)
-        return True
 
 
 async def test_the_service_is_told_who_comes(service):

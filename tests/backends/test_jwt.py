@@ -20,7 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.algorithms import RSAAlgorithm
-from support.fault_proxy import FaultProxy
+from support.fault_proxy import BehindProxy, FaultProxy
 from support.http_service import Authority
 from support.jwt_issuer import ISSUER, Issuer, Signer, key_set
 from zapd_backends import jwt as backend_module
@@ -73,7 +73,7 @@ async def said(backend: JwtBackend, token: bytes, user: str = "ada") -> tuple[st
     return verdict.outcome.value, verdict.reason
 
 
-class TestJwtContract(BackendContract):
+class TestJwtContract(BehindProxy, BackendContract):
     """The contract of every backend."""
 
     @pytest.fixture(autouse=True)
@@ -101,18 +101,6 @@ class TestJwtContract(BackendContract):
 
     def unknown(self) -> Question:
         return ask("ada", b"analytical-engine")
-
-    async def break_source(self, context: BackendContext, backend: Backend) -> bool:
-        await asyncio.to_thread(self.proxy.refuse)
-        return True
-
-    async def mend_source(self, context: BackendContext, backend: Backend) -> bool:
-        await asyncio.to_thread(self.proxy.heal)
-        return True
-
-    async def hang_source(self, context: BackendContext, backend: Backend) -> bool:
-        await asyncio.to_thread(self.proxy.hang)
-        return True
 
 
 async def test_a_token_says_who_comes_and_until_when(issuer, authority):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.fault_proxy import FaultProxy
+from support.fault_proxy import BehindProxy, FaultProxy
 from support.kdc import REALM, SERVICE, Kdc, KdcMaker, at_another_time, kdc, make_kdc
 from zapd_backends.kerberos import KerberosBackend
 from zapd_backends.kerberos_settings import KerberosSettings
@@ -64,7 +64,7 @@ async def say(realm: Kdc, question: Question = ALICE, **settings: object) -> Ver
         return await backend.check(question)
 
 
-class TestKerberosPasswords(BackendContract):
+class TestKerberosPasswords(BehindProxy, BackendContract):
     """The contract of every backend, with passwords."""
 
     @pytest.fixture(autouse=True)
@@ -91,18 +91,6 @@ class TestKerberosPasswords(BackendContract):
 
     def barred(self) -> Question:
         return ask("barred", b"barred-Pw1")
-
-    async def break_source(self, context: BackendContext, backend: Backend) -> bool:
-        await asyncio.to_thread(self.proxy.refuse)
-        return True
-
-    async def mend_source(self, context: BackendContext, backend: Backend) -> bool:
-        await asyncio.to_thread(self.proxy.heal)
-        return True
-
-    async def hang_source(self, context: BackendContext, backend: Backend) -> bool:
-        await asyncio.to_thread(self.proxy.hang)
-        return True
 
 
 class TestKerberosPrincipals(BackendContract):

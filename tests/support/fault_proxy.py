@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
+from zapd.auth.backend import Backend, BackendContext
+
 CHUNK = 65536
 GARBAGE = random.Random(4).randbytes(300) + b"\r\n\r\n"
 
@@ -169,3 +171,21 @@ def _reset(writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
+
+
+class BehindProxy:
+    """For a backend's contract tests: its source is behind ``proxy``, which breaks it and mends it."""
+
+    proxy: FaultProxy
+
+    async def break_source(self, context: BackendContext, backend: Backend) -> bool:
+        await asyncio.to_thread(self.proxy.refuse)
+        return True
+
+    async def mend_source(self, context: BackendContext, backend: Backend) -> bool:
+        await asyncio.to_thread(self.proxy.heal)
+        return True
+
+    async def hang_source(self, context: BackendContext, backend: Backend) -> bool:
+        await asyncio.to_thread(self.proxy.hang)
+        return True
