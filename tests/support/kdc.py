@@ -21,6 +21,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support.daemon import Daemon
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 TOOLS = ("krb5kdc", "kadmin.local", "kdb5_util", "kinit")
@@ -67,13 +68,12 @@ SERVER = """
 """
 
 
-class Kdc:
+class Kdc(Daemon):
     """One realm."""
 
     def __init__(self, folder: Path, realm: str = REALM) -> None:
         self.folder, self.realm = folder, realm
         self.port = _free_port()
-        self.process: subprocess.Popen[bytes] | None = None
         self.config = self.write_config("krb5.conf", self.port)
         """What a client is told."""
         self.keytab = folder / "service.keytab"
@@ -117,22 +117,6 @@ class Kdc:
             except OSError:
                 time.sleep(0.02)
         raise TimeoutError(self.log())
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        if self.process is not None:
-            self.resume()
-            process, self.process = self.process, None
-            process.send_signal(number)
-            process.wait(30)
-
-    def pause(self) -> None:
-        """Hang, as a stopped machine does: the kernel still takes connections."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGCONT)
 
     def log(self) -> str:
         """What the KDC wrote."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from support.daemon import Daemon
 from zapd_backends.ldap_driver import ldap3
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -163,7 +164,7 @@ class Certificates:
         subprocess.run(["openssl", *words.split()], check=True, capture_output=True, cwd=self.folder)
 
 
-class Slapd:
+class Slapd(Daemon):
     """One server. Its ports stay the same when it is stopped and started again."""
 
     def __init__(
@@ -172,7 +173,6 @@ class Slapd:
         """``anonymous``: what nobody in particular may do; ``auth`` binds, ``read`` searches."""
         self.folder = folder
         self.ca = certificates.ca
-        self.process: subprocess.Popen[bytes] | None = None
         self.port, self.tls_port = _free_ports(2)
         (folder / "db").mkdir()
         for name in ("ca.pem", "server.pem", "server.key"):
@@ -222,22 +222,6 @@ class Slapd:
             except OSError:
                 time.sleep(0.02)
         raise TimeoutError((self.folder / "log").read_text(errors="replace"))
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        if self.process is not None:
-            self.resume()
-            process, self.process = self.process, None
-            process.send_signal(number)
-            process.wait(30)
-
-    def pause(self) -> None:
-        """Hang, as a stopped machine does: the kernel still takes connections."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGCONT)
 
     def change(self, work: Callable[[ldap3.Connection], object]) -> None:
         """Let ``work`` change something as the administrator."""
