@@ -253,13 +253,18 @@ async def test_configuration_record_and_explaining_over_http(api: Api):
     assert (await api("GET", "/v1/domains")).json()["items"][0]["allow"] == ["10.0.0.0/8"]
     assert (await api("GET", "/v1/backends")).json()["items"][0]["reason"] == "the database is away"
     since = "2026-01-01T00:00:00Z"
-    found = await api("GET", "/v1/audit", params={"user": "alice", "since": since, "limit": 5, "cursor": "c"})
-    assert found.json()["next_cursor"] == "more"
+    asked = {"user": "alice", "since": since, "limit": 5}
+    found = await api("GET", "/v1/audit", params=asked)
     assert found.json()["items"][0]["trail"] == [{"backend": "keys", "outcome": "accept", "milliseconds": 0.1}]
     wanted, limit, cursor = api.searched[0]
-    assert (wanted.user, wanted.domains, limit, cursor) == ("alice", None, 5, "c")
+    assert (wanted.user, wanted.domains, limit, cursor) == ("alice", None, 5, None)
+    following = asked | {"cursor": found.json()["next_cursor"]}
+    await api("GET", "/v1/audit", params=following)
+    assert api.searched[1] == (wanted, 5, "more")
+    _problem(await api("GET", "/v1/audit", by="operator", params=following), 400, "invalid_cursor")
+    _problem(await api("GET", "/v1/audit", params=asked | {"cursor": "more"}), 400, "invalid_cursor")
     await api("GET", "/v1/audit", by="limited", params={"key": "-_" + "x" * 41})
-    assert (api.searched[1][0].domains, api.searched[1][0].key) == (("orders",), "SHA256:+/" + "x" * 41)
+    assert (api.searched[2][0].domains, api.searched[2][0].key) == (("orders",), "SHA256:+/" + "x" * 41)
     question = {"domain": "orders", "mechanism": "CURVE", "address": "10.0.0.1", "key": _z85()}
     explained = await api("POST", "/v1/explain", json=question)
     assert explained.json()["attributes"] == {"A": "b"}

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
 from pydantic import AwareDatetime
 
-from zapd.admin.api.deps import Caller, Context, StillThere, fingerprint_path
+from zapd.admin.api.deps import Caller, Context, Paging, StillThere, fingerprint_path
 from zapd.admin.api.events import EVENTS, EventStream, events
 from zapd.admin.api.exports import EXPORTED, Records, VerifyOut
 from zapd.admin.api.patch import no_nul
@@ -52,12 +52,11 @@ async def search_audit(
     context: Context,
     caller: Caller,
     wanted: Wanted,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    page: Paging,
 ) -> Page[AuditOut]:
     """What was recorded, newest first: the searchable copy, a moment behind the journal."""
-    records, after = await context.audit.search(caller, wanted, cursor=no_nul(cursor), limit=limit)
-    return Page(items=[_out(record) for record in records], next_cursor=after)
+    records, after = await context.audit.search(caller, wanted, cursor=page.after or None, limit=page.limit)
+    return Page(items=[_out(record) for record in records], next_cursor=page.cursor(after))
 
 
 @router.get("/stream", response_class=EventStream, responses=EVENTS)
