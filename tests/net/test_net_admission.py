@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from support.net_handlers import Answering, Hanging, Raising
 from support.net_wire import until
 
 from zapd.net.admission import Admission
-from zapd.zap import REFUSED, TRY_AGAIN, Asker, Status, ZapReply, ZapRequest
+from zapd.zap import REFUSED, TRY_AGAIN, Asker, Status, Withheld, ZapReply, ZapRequest
 from zapd.zmtp.credentials import CurveCredentials, NullCredentials, PlainCredentials
 
 NOBODY = NullCredentials()
@@ -39,6 +40,61 @@ async def test_an_answer_from_memory_needs_no_task() -> None:
     assert door.ask("NULL", NOBODY, "127.0.0.1", replies.append) is None
     assert replies == [REFUSED]
     assert asyncio.all_tasks() == before
+
+
+class Waiting:
+    """A handler whose answers wait for something; it may take a while over them besides."""
+
+    def __init__(self, reply: ZapReply, delay: float = 0.0) -> None:
+        self.waiting: list[Callable[[bool], None]] = []
+        self._reply = reply
+        self._delay = delay
+
+    async def answer(self, request: ZapRequest) -> Withheld:
+        if self._delay:
+            await asyncio.sleep(self._delay)
+        return Withheld(self._reply, self.waiting.append)
+
+
+@pytest.mark.parametrize("good", [True, False])
+async def test_an_answer_that_waits_for_its_record_needs_no_task(good: bool) -> None:
+    """It leaves when it may, and is 300 when the record failed."""
+    before = asyncio.all_tasks()
+    replies: list[ZapReply] = []
+    handler = Waiting(REFUSED)
+    door = Admission(handler, "lab")
+    assert door.ask("NULL", NOBODY, "127.0.0.1", replies.append) is not None
+    assert asyncio.all_tasks() == before
+    assert not replies
+    handler.waiting[0](good)
+    assert replies == [REFUSED if good else TRY_AGAIN]
+
+
+async def test_a_slow_answer_may_wait_for_its_record_besides() -> None:
+    """The deadline counts for both together."""
+    replies: list[ZapReply] = []
+    handler = Waiting(REFUSED, delay=0.001)
+    door = Admission(handler, "lab", deadline=0.1)
+    door.ask("NULL", NOBODY, "127.0.0.1", replies.append)
+    door.ask("NULL", NOBODY, "127.0.0.1", replies.append)
+    await until(lambda: len(handler.waiting) == 2)
+    handler.waiting[0](True)
+    assert replies == [REFUSED]
+    await until(lambda: len(replies) == 2)
+    assert replies == [REFUSED, TRY_AGAIN]
+    handler.waiting[1](True)
+    assert len(replies) == 2  # a late answer is nobody's
+
+
+async def test_a_dropped_question_hears_nothing_of_its_record() -> None:
+    """The peer went while its record was written."""
+    replies: list[ZapReply] = []
+    handler = Waiting(ZapReply(Status.GRANTED))
+    question = Admission(handler, "lab").ask("NULL", NOBODY, "127.0.0.1", replies.append)
+    assert question is not None
+    question.drop()
+    handler.waiting[0](True)
+    assert not replies
 
 
 async def test_a_slow_answer_comes_later() -> None:
@@ -138,4 +194,7 @@ async def test_an_answer_that_is_none_is_300(answer: Any) -> None:
 
     replies: list[ZapReply] = []
     Admission(Odd(), "lab").ask("NULL", NOBODY, "127.0.0.1", replies.append)
-    assert replies == [TRY_AGAIN]
+    handler = Waiting(answer)
+    Admission(handler, "lab").ask("NULL", NOBODY, "127.0.0.1", replies.append)
+    handler.waiting[0](True)
+    assert replies == [TRY_AGAIN, TRY_AGAIN]

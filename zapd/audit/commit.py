@@ -121,6 +121,11 @@ class GroupCommit:
 
     # --- waiting -------------------------------------------------------------------------------------------
 
+    @property
+    def at_once(self) -> bool:
+        """What was appended is as durable as the setting asks: there is nothing to wait for."""
+        return self._accepting and not self._strict
+
     def when_durable(self, callback: Callable[[bool], None]) -> None:
         """Call ``callback(True)`` on the loop once everything appended so far is as durable as the setting asks
         (``strict``: fsynced; ``relaxed`` and ``off``: at once, before this returns), ``callback(False)`` when

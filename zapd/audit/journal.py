@@ -155,7 +155,7 @@ class Journal(GroupCommit):
 
     async def durable(self) -> None:
         """Await `when_durable`; raises `JournalUnavailable` when it failed."""
-        if self._accepting and not self._strict:
+        if self.at_once:
             return
         future: asyncio.Future[bool] = self._loop.create_future()
         self.when_durable(lambda good: None if future.done() else future.set_result(good))

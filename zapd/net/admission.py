@@ -2,7 +2,8 @@
 
 Whatever the mechanism, the peer's credentials are put to a `Handler` as libzmq would put them (RFC 27), so
 zapd's own door, a gateway's, and that of any Python service without libzmq are the same. Doubt is 300: an
-exception, a deadline, too many questions at once. An answer from memory is taken on the spot, without a task.
+exception, a deadline, too many questions at once. An answer from memory is taken on the spot, without a task, and
+so is one that waits for nothing but its record.
 
 It knows nothing of sockets: `ask` takes words and gives the answer to a callback.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from zapd.zap import TRY_AGAIN, Asker, Handler, Status, Suspended, ZapReply, ZapRequest, first_step
+from zapd.zap import TRY_AGAIN, Asker, Handler, Status, Suspended, Withheld, ZapReply, ZapRequest, first_step
 from zapd.zmtp.handshake import CredentialsLike
 
 REQUEST_ID = b"1"
@@ -28,10 +29,23 @@ class Question:
     def __init__(self, verdict: Callable[[ZapReply], None]) -> None:
         self._verdict: Callable[[ZapReply], None] | None = verdict
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[ZapReply] | None = None
+        self._task: asyncio.Task[ZapReply | Withheld] | None = None
 
-    def watch(self, task: asyncio.Task[ZapReply], timer: asyncio.TimerHandle) -> None:
+    @property
+    def settled(self) -> bool:
+        """The answer was given, or nobody wants it."""
+        return self._verdict is None
+
+    def watch(self, task: asyncio.Task[ZapReply | Withheld], timer: asyncio.TimerHandle) -> None:
         self._task, self._timer = task, timer
+
+    def take(self, answer: ZapReply | Withheld) -> None:
+        """Give the answer, now or when it may leave."""
+        if type(answer) is Withheld:
+            reply = _sound(answer.reply)
+            answer.when(lambda good: self.settle(reply if good else TRY_AGAIN))
+        else:
+            self.settle(_sound(answer))
 
     def settle(self, reply: ZapReply) -> None:
         """Give the answer, once."""
@@ -83,11 +97,11 @@ class Admission:
         self._waiting = waiting
         self._asker = asker
         self._on_error = on_error
-        self._tasks: set[asyncio.Task[ZapReply]] = set()
+        self._tasks: set[asyncio.Task[ZapReply | Withheld]] = set()
 
     @property
     def open(self) -> int:
-        """Questions that wait for their answer."""
+        """Questions that somebody works on."""
         return len(self._tasks)
 
     def ask(
@@ -118,17 +132,21 @@ class Admission:
             return None
         if isinstance(step, Suspended):
             return self._wait(step, verdict)
-        verdict(_sound(step))
-        return None
+        if type(step) is not Withheld:
+            verdict(_sound(step))
+            return None
+        question = Question(verdict)
+        question.take(step)
+        return None if question.settled else question
 
-    def _wait(self, rest: Suspended[ZapReply], verdict: Callable[[ZapReply], None]) -> Question:
+    def _wait(self, rest: Suspended[ZapReply | Withheld], verdict: Callable[[ZapReply], None]) -> Question:
         loop = asyncio.get_running_loop()
         question = Question(verdict)
         task = loop.create_task(rest.finish())
         self._tasks.add(task)
         question.watch(task, loop.call_later(self._deadline, self._too_late, question))
 
-        def done(task: asyncio.Task[ZapReply]) -> None:
+        def done(task: asyncio.Task[ZapReply | Withheld]) -> None:
             # A task that will not be cancelled keeps its place in the count until it ends.
             self._tasks.discard(task)
             if task.cancelled():
@@ -137,7 +155,7 @@ class Admission:
                 self._failed(error)
                 question.settle(TRY_AGAIN)
             else:
-                question.settle(_sound(task.result()))
+                question.take(task.result())
 
         task.add_done_callback(done)
         return question

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from zapd.audit.journal import JournalUnavailable
 from zapd.auth.backend import Outcome, Verdict
 from zapd.auth.decision import Decision
 from zapd.errors import Unavailable
 from zapd.server.recorder import Recorder
 from zapd.store.agents_index import AgentsIndex
-from zapd.zap import REFUSED, TRY_AGAIN, Asker, Status, ZapReply, ZapRequest
+from zapd.zap import REFUSED, TRY_AGAIN, Asker, Status, Withheld, ZapReply, ZapRequest
 
 Decide = Callable[[ZapRequest], Coroutine[Any, Any, Decision]]
 
@@ -55,18 +54,21 @@ class Door:
         self.draining = False
         """True from SIGTERM on: nobody new comes in."""
 
-    async def answer(self, request: ZapRequest) -> ZapReply:
+    async def answer(self, request: ZapRequest) -> ZapReply | Withheld:
         """See `zapd.zap.Handler`."""
         if self.draining:
             return TRY_AGAIN
         decision = await self._decide(request)
         reply = self._recorder.record(request, decision)
-        try:
-            await self._recorder.journal.durable()
-        except JournalUnavailable:
-            self._recorder.unrecorded += 1
-            return TRY_AGAIN
-        return reply
+        return reply if self._recorder.journal.at_once else Withheld(reply, self._when_recorded)
+
+    def _when_recorded(self, leave: Callable[[bool], None]) -> None:
+        def told(durable: bool) -> None:
+            if not durable:
+                self._recorder.unrecorded += 1
+            leave(durable)
+
+        self._recorder.journal.when_durable(told)
 
 
 def at_its_address(decide: Decide, index: AgentsIndex) -> Decide:

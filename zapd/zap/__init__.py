@@ -2,7 +2,7 @@
 
 from zapd.zap.drive import Suspended, first_step
 from zapd.zap.envelope import question_id, split_envelope
-from zapd.zap.handler import Handler
+from zapd.zap.handler import Handler, Withheld
 from zapd.zap.reply import (
     ERROR,
     REFUSED,
@@ -25,6 +25,7 @@ __all__ = [
     "MalformedRequest",
     "Status",
     "Suspended",
+    "Withheld",
     "ZapReply",
     "ZapRequest",
     "first_step",
