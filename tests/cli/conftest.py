@@ -26,4 +26,5 @@ def served(session_server: Served) -> Served:
     """The server, with one domain."""
     session_server.domains[:] = ["default"]
     session_server.searched.clear()
+    session_server.explained.clear()
     return session_server

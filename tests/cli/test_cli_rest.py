@@ -11,7 +11,10 @@ from support.cli_server import Served, run
 from zapd.agent.keyfile import read_keys
 from zapd.cli.client import own_url
 from zapd.config import load, read_curve_pair
-from zapd.zmtp.keys import encode_key, fingerprint, generate_keypair
+from zapd.store.engine import open_engine, writing
+from zapd.store.sightings import Bounds, Sighting, SightingRegistry
+from zapd.store.types import now
+from zapd.zmtp.keys import decode_public_key, encode_key, fingerprint, generate_keypair
 
 
 def new_key(first: str = "") -> tuple[str, str]:
@@ -24,6 +27,17 @@ def new_key(first: str = "") -> tuple[str, str]:
 
 def new_name(kind: str) -> str:
     return f"{kind}-{secrets.token_hex(4)}"
+
+
+def knock(served: Served, key: str) -> None:
+    """Let a stranger's key be seen at the door."""
+    config = load(served.config)
+    engine = open_engine(config.database_url(), config.base_dir)
+    moment, address = now(), "192.0.2.7"
+    seen = Sighting(decode_public_key(key), "default", "default", address, address, "edge", moment, moment, 1)
+    with writing(engine) as connection:
+        SightingRegistry().note(connection, [seen], Bounds())
+    engine.dispose()
 
 
 def test_a_key_lives_its_life(served: Served) -> None:
@@ -332,6 +346,32 @@ def test_explain_shows_each_step(served: Served) -> None:
     assert "backend keys" in shown
     assert served.json(*question, "--key", new_key()[0])["steps"][0]["step"] == "domain"
     assert "CURVE needs --key" in served.run(*question, code=2).stderr
+
+
+def test_explain_takes_a_fingerprint_for_the_key(served: Served) -> None:
+    """In either form, of a key that is registered or waits; one that nobody knows, or is none, says the mend."""
+    question = ["explain", "--domain", "default", "--mechanism", "CURVE", "--address", "192.0.2.7", "--key"]
+    registered, registered_print = new_key()
+    served.run("key", "add", registered, "--user", new_name("alice"))
+    held, held_print = new_key()
+    served.run("key", "add", held, "--user", new_name("bob"), "--pending")
+    stranger, stranger_print = new_key()
+    knock(served, stranger)
+    names = [
+        registered_print,
+        registered_print[7:].replace("+", "-").replace("/", "_"),
+        held_print,
+        stranger_print,
+    ]
+    for name in names:
+        served.run(*question, name)
+    keys = [registered, registered, held, stranger]
+    assert [encode_key(each.key) for each in served.explained] == keys
+    unknown = served.run(*question, new_key()[1], code=1).stderr
+    assert "registered" in unknown
+    assert "whole public key" in unknown
+    assert "fingerprint" in served.run(*question, "SHA256:short", code=2).stderr
+    assert len(served.explained) == len(keys)
 
 
 def test_json_is_json_whatever_is_in_it(served: Served) -> None:

@@ -63,6 +63,7 @@ class Served:
     url: str
     domains: list[str] = field(default_factory=lambda: ["default"])
     searched: list[AuditFilter] = field(default_factory=list)
+    explained: list[Supposed] = field(default_factory=list)
 
     @property
     def config(self) -> Path:
@@ -145,6 +146,7 @@ def _context(served: Served) -> tuple[AdminContext, Any]:
         return page, str(start + 3) if start + 3 < len(found) else None
 
     async def explain(supposed: Supposed) -> Explanation:
+        served.explained.append(supposed)
         steps = (Step("domain", "ok", supposed.domain), Step("backend keys", "unknown", "", 0.25))
         return Explanation(400, "unknown_key", steps=steps)
 

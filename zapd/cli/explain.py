@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from zapd.cli.options import PublicKey, Settings, common_options, pass_settings
+from zapd.cli.options import Settings, WholeKeyName, common_options, pass_settings
 from zapd.cli.output import print_fields, print_json, print_rows, say
+from zapd.errors import NotFound
+
+if TYPE_CHECKING:
+    from zapd.cli.client import Client
 
 _COLUMNS = {"step": "STEP", "verdict": "VERDICT", "text": "WHY", "milliseconds": "MS"}
 
@@ -15,7 +21,12 @@ _COLUMNS = {"step": "STEP", "verdict": "VERDICT", "text": "WHY", "milliseconds":
 @click.option(
     "--mechanism", required=True, type=click.Choice(["NULL", "PLAIN", "CURVE", "GSSAPI"]), help="The mechanism."
 )
-@click.option("--key", type=PublicKey(), metavar="K", help="CURVE: the client's public key.")
+@click.option(
+    "--key",
+    type=WholeKeyName(),
+    metavar="K",
+    help="CURVE: the client's public key, or its fingerprint where it is registered or waits for approval.",
+)
 @click.option(
     "--username",
     "--principal",
@@ -27,7 +38,12 @@ _COLUMNS = {"step": "STEP", "verdict": "VERDICT", "text": "WHY", "milliseconds":
 @common_options
 @pass_settings
 def command(
-    settings: Settings, domain: str, mechanism: str, key: str | None, username: str | None, address: str
+    settings: Settings,
+    domain: str,
+    mechanism: str,
+    key: tuple[str, str | None] | None,
+    username: str | None,
+    address: str,
 ) -> None:
     """Say what would be decided now and why: each rule and backend with its verdict and time.
 
@@ -39,8 +55,14 @@ def command(
         raise click.UsageError("CURVE needs --key.")
     if mechanism in ("PLAIN", "GSSAPI") and username is None:
         raise click.UsageError(f"{mechanism} needs --username.")
-    question = {"domain": domain, "mechanism": mechanism, "address": address, "key": key, "username": username}
     with Client(settings) as client:
+        question = {
+            "domain": domain,
+            "mechanism": mechanism,
+            "address": address,
+            "key": None if key is None else _whole(client, *key),
+            "username": username,
+        }
         found = client.post("/v1/explain", {name: value for name, value in question.items() if value is not None})
     if settings.json:
         print_json(found)
@@ -48,3 +70,20 @@ def command(
     print_fields({name: found.get(name) for name in ("status", "reason", "principal", "groups", "attributes")})
     say("")
     print_rows(found.get("steps", []), _COLUMNS, empty="No rule was asked.")
+
+
+def _whole(client: Client, name: str, public_key: str | None) -> str:
+    """The public key that was given, or that the server knows by this name. Raises `NotFound` with the mend."""
+    from zapd.cli.client import Refused
+
+    if public_key is not None:
+        return public_key
+    try:
+        return str(client.get(f"/v1/keys/{name}")["public_key"])
+    except Refused as refused:
+        if refused.status != 404:
+            raise
+        raise NotFound(
+            f"No key {name} is registered or waits for approval, as far as your token sees: "
+            "give the whole public key."
+        ) from None
