@@ -109,7 +109,7 @@ def gauges_of_ground(ground: Ground) -> Iterator[Gauge]:
     throttle = ground.throttle
     yield (
         "zapd_penalised",
-        "Who is remembered for wrong tries now: addresses, names at an address, accounts.",
+        "Who is remembered for wrong tries now: addresses, names at an address, accounts, keys.",
         {kind: float(number) for kind, number in throttle.counts().items()},
     )
     yield (
@@ -120,7 +120,7 @@ def gauges_of_ground(ground: Ground) -> Iterator[Gauge]:
     yield "zapd_wrong_tries_total", "Wrong guesses that were new.", {"": throttle.wrong}
     yield (
         "zapd_good_standing",
-        "Names that were let in from an address and are asked about whatever happens around them.",
+        "Names and keys that were let in from an address and are asked about whatever happens around them.",
         {"": throttle.in_good_standing},
     )
     yield (

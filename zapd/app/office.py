@@ -134,7 +134,7 @@ class Office:
         await self.enrolment.start(
             self._road,
             EventRecorder(ground.journal, ground.summaries),
-            braking=lambda address, mark: ground.throttle.attempt(address, "joins", mark),
+            braking=lambda address, mark: ground.throttle.attempt(address, "joins", mark, here_only=True),
             judging=deciders.judge,
             offered=deciders.signins,
             server_keys=server_keys,

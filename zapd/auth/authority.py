@@ -270,7 +270,8 @@ class Authority:
     def _barred(self, lane: Lane, question: Question, attempt: Attempt) -> str:
         """The reason why nobody is asked about this one now; empty where somebody may be.
 
-        A key that a backend knows by heart is nobody's guess: it passes, whatever others tried from its address.
+        A key that a backend knows by heart is nobody's guess: it passes, whatever others tried from its address or
+        with it, and whatever was tried with it before it was registered.
         """
         if question.key and attempt.look() is not None and knows_by_heart(lane, question):
             return ""

@@ -14,7 +14,7 @@ from collections.abc import Callable, ItemsView, Iterator
 from time import monotonic
 from typing import Final, Literal
 
-Kind = Literal["address", "name", "account"]
+Kind = Literal["address", "name", "account", "key"]
 """What a debtor is."""
 
 RECENT: Final = 32

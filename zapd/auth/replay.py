@@ -30,7 +30,8 @@ _RULES: Final = frozenset(
 _BEFORE: Final = frozenset(
     {
         *("malformed", "draining", "policy_stale", "internal_error", "overload"),
-        *("banned_address", "banned_key", "banned_user", "penalty_address", "penalty_name", "penalty_account"),
+        *("banned_address", "banned_key", "banned_user"),
+        *("penalty_address", "penalty_name", "penalty_account", "penalty_key"),
         *("unknown_agent", "agent_revoked", "no_signin"),
     }
 )

@@ -23,6 +23,8 @@ class Terms:
     """The same for one address, whatever the name."""
     account_tries: int = 100
     """Wrong tries of one name in any hour, from all addresses together that are not in good standing with it."""
+    key_tries: int = 20
+    """Addresses at which one key may be refused at no cost."""
     shortest: float = 1.0
     """The first wait; each further one is twice as long …"""
     longest: float = 300.0

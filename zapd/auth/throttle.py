@@ -1,19 +1,24 @@
 """Penalties for guessing: who has to wait before anybody is asked about them (limits.md, R16).
 
-A wrong try is remembered in three places, and each has a reason of its own to answer 300 without asking:
+A wrong try is remembered in up to three places, and each has a reason of its own to answer 300 without asking:
 
     penalty_address   the address (IPv4), the /48 (IPv6), the local user (ipc): some tries are free, then each one
                       costs a wait that doubles
     penalty_name      the name from that address: the same, sooner
     penalty_account   the name from wherever it comes: never a wait, only so many wrong tries an hour
+    penalty_key       the key from wherever it comes: some addresses are free, then each one more costs a wait
 
 The same wrong guess again is not a new one, in the manner of Dovecot: a host with an old password earns one wrong
 try however often it comes. What was guessed is kept as a keyed hash, as are names and addresses.
 
 A name that was let in from an address is *in good standing* there, for days: neither what its neighbours behind
 the same address do, nor what the whole world tries with its name, holds it up; only what is tried with its name
-from its own address does. So a flood from one address locks nobody out elsewhere. A key is no guess at a name: it
-counts against its address alone, and one that is known to be good passes (`zapd.auth.authority`).
+from its own address does. So a flood from one address locks nobody out elsewhere.
+
+A key (or a Kerberos principal) is no guess at a name. What another guess is to an address, another address is to
+a key: refused again where it was refused already, it is no new try, so a client that comes back for ever owes one,
+a copied key that is tried everywhere owes many, and one address never makes a key wait at another. Once let in it
+owes nothing any more, and one that is known by heart passes whatever it owes (`zapd.auth.authority`).
 
 Whoever waits holds nothing: the answer comes at once, and a question under a penalty makes it no longer. Time is
 monotonic. Every table is bounded. It knows no backends, no wire and no journal.
@@ -26,36 +31,19 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
+from itertools import islice
 from time import monotonic
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from zapd.auth.address import AddressSet, read_again, source_of
 from zapd.auth.backend import Question
-from zapd.auth.debts import GUESS, Debts, Kind, open_tries
+from zapd.auth.debts import Debts, Kind, open_tries
 from zapd.auth.memo import Memo
-from zapd.auth.question import folded_name
 from zapd.auth.terms import HOUR, Terms
+from zapd.auth.trace import Trace, Tracer
 
-REASONS: Final[dict[Kind, str]] = {kind: f"penalty_{kind}" for kind in ("address", "name", "account")}
+REASONS: Final[dict[Kind, str]] = {kind: f"penalty_{kind}" for kind in ("address", "name", "account", "key")}
 """Reason codes of the 300."""
-
-_SOURCES: Final = 4096
-_MARK: Final = 16
-"""Octets of what stands for a debtor."""
-
-
-class Trace(NamedTuple):
-    """What stands for those whom a wrong try, or a success, is laid to; empty where there is none. Keyed hashes:
-    processes that share the key understand each other's."""
-
-    address: bytes
-    name: bytes
-    account: bytes
-    guess: bytes
-    good: bool = False
-    """A success."""
 
 
 class Remembered(NamedTuple):
@@ -97,15 +85,13 @@ class Throttle:
         self._apply(terms or Terms())
 
     def _apply(self, terms: Terms) -> None:
-        trusted = AddressSet(terms.trusted)
+        self._tracer = Tracer(self.secret, terms.trusted)
         self.terms = terms
-        self._trusted = trusted
         self._debts = Debts(terms.entries, self.clock)
         self._good: OrderedDict[bytes, float] = OrderedDict()
         """Names in good standing at an address, and until when."""
         self._reset: Memo[bytes, float] = Memo(terms.entries)
-        """When an account was reset last."""
-        self._sources: Memo[str, str] = Memo(_SOURCES)
+        """When an account, or a key, was reset last."""
 
     def reload(self, terms: Terms) -> None:
         """Go by other terms from now on; whoever owed something begins anew where they differ. Raises
@@ -118,25 +104,17 @@ class Throttle:
         """Nobody owes anything: there is nothing to ask."""
         return not len(self._debts) and not self._open
 
-    def attempt(self, address: str, realm: str, name: str | bytes, secret: bytes = b"") -> Attempt:
+    def attempt(
+        self, address: str, realm: str, name: str | bytes, secret: bytes = b"", *, here_only: bool = False
+    ) -> Attempt:
         """Somebody at ``address``, as libzmq writes it or normalised, who says to be ``name`` and has ``secret``.
 
         ``realm`` stands for those who know the name: two people of one name in two realms are two. Without a
-        ``secret`` the name is the proof itself (a key, a token): it counts against the address alone.
+        ``secret`` the name is the proof itself (a key): it counts against the address and itself; with
+        ``here_only`` against the address alone, for what is good at some addresses and not at others.
         """
-        source = self._sources.get(address) or self._sources.put(address, self._source(address))
-        if source == _TRUSTED:
-            return self.exempt
-        folded = name if isinstance(name, bytes) else folded_name(name)
-        where, who = source.encode("utf-8", "surrogatepass"), realm.encode("utf-8", "surrogatepass")
-        pair = self._mark(b"name", where, who, folded)
-        if secret:
-            account, guess = self._mark(b"account", who, folded), self._mark(b"guess", who, folded, secret)
-            trace = Trace(self._mark(b"address", where), pair, account, guess[:GUESS])
-        else:
-            guess = self._mark(b"guess", who, folded)
-            trace = Trace(self._mark(b"address", where), b"", b"", guess[:GUESS])
-        return Attempt(self, trace, pair)
+        found = self._tracer.trace(address, realm, name, secret, here_only=here_only)
+        return self.exempt if found is None else Attempt(self, *found)
 
     def about(self, question: Question, realm: str) -> Attempt:
         """`attempt` for what backends are asked. Whoever comes with nothing (NULL) guesses nothing."""
@@ -184,19 +162,23 @@ class Throttle:
 
     @property
     def in_good_standing(self) -> int:
-        """How many names are, each at an address."""
+        """How many names and keys are, each at an address."""
         return len(self._good)
 
     # -- for attempts ----------------------------------------------------------------------------------------
 
     def barred(self, trace: Trace, pair: bytes) -> tuple[Kind, float] | None:
         """For whose sake nobody is asked now, and for how many seconds; None where somebody may be."""
-        if (wait := self._wait(trace.name, "name", trace.guess)) is not None:
+        if trace.name and (wait := self._wait(trace.name, "name", trace.guess)) is not None:
             return "name", wait
         if self._is_good(pair):
             return None
         if (wait := self._wait(trace.address, "address", trace.guess)) is not None:
             return "address", wait
+        if trace.key and (wait := self._wait(trace.key, "key", trace.where)) is not None:
+            return "key", wait
+        if not trace.account:
+            return None
         if (wait := self._wait(trace.account, "account", trace.guess)) is not None:
             return "account", wait
         account = self._debts.get(trace.account)
@@ -209,23 +191,24 @@ class Throttle:
 
     def _wait(self, debtor: bytes, kind: Kind, guess: bytes) -> float | None:
         """Seconds for which this one bars a guess; None if it does not."""
-        if not debtor:
+        debt, flying = self._debts.get(debtor), self._open.get(debtor, _NOTHING)
+        if debt is None and not flying:
             return None
         now, (free, forgive) = self.clock(), self._measure(kind)
-        debt = self._debts.get(debtor)
         tries = 0 if debt is None else open_tries(debt, now, forgive)
-        flying = self._open.get(debtor, _NOTHING)
-        others = len(flying) - (guess in flying)
         if kind == "account":
-            if tries + others < free:
+            if tries + len(flying) - (guess in flying) < free:
                 return None
             return 0.0 if debt is None else max(0.0, debt.clean_at - now - (free - 1) * forgive)
         if debt is not None and debt.barred_until > now:
             return debt.barred_until - now
-        # One wrong guess must not become many by being made at once. An address may have many users: only one
-        # that has been wrong rather often is held to it.
-        strict = kind == "name" or tries * 2 >= free
-        return 0.0 if strict and others >= max(1, free - tries) else None
+        # One wrong guess must not become many by being made at once; one that is known to be wrong stays one. An
+        # address may have many users, a key many hosts: only who has been wrong rather often is held to it.
+        if kind != "name" and tries * 2 < free:
+            return None
+        others = (each for each in flying if each != guess and not (debt is not None and debt.knows(each)))
+        room = max(1, free - tries)
+        return 0.0 if sum(1 for _ in islice(others, room)) == room else None
 
     def fail(self, trace: Trace) -> None:
         """A wrong try."""
@@ -242,6 +225,8 @@ class Throttle:
         if trace.name:
             self._charge(trace.name, "name", trace.guess)
             self._charge(trace.account, "account", trace.guess)
+        if trace.key:
+            self._charge(trace.key, "key", trace.where)
         return True
 
     def _charge(self, debtor: bytes, kind: Kind, guess: bytes) -> None:
@@ -262,19 +247,21 @@ class Throttle:
 
     def succeed(self, trace: Trace, pair: bytes) -> None:
         """Let in. What was wrong before is forgiven with time alone, else one good name would pay for guesses at
-        it; but the world's tries at the account are, where the address was known to be good."""
+        it; but the world's tries at the account are, where the address was known to be good, and so is all that a
+        key owes: it is the whole proof."""
         if self._be_good(trace, pair):
             self.on_trace(trace._replace(name=pair, good=True))
 
     def _be_good(self, trace: Trace, pair: bytes) -> bool:
         """Whether others should know."""
         now = self.clock()
-        owing = bool(trace.account) and self._debts.get(trace.account) is not None
-        if owing and self._is_good(pair):
-            before = self._reset.get(trace.account)
+        debtor = trace.account or trace.key
+        owing = self._debts.get(debtor) is not None
+        if owing and (trace.key or self._is_good(pair)):
+            before = self._reset.get(debtor)
             if before is None or now - before >= HOUR:
-                self._reset.put(trace.account, now)
-                self._debts.forgive(trace.account)
+                self._reset.put(debtor, now)
+                self._debts.forgive(debtor)
         news = self._good.get(pair, 0.0) - now < self.terms.standing / 2
         self._stand(pair, now + self.terms.standing)
         return owing or news
@@ -289,13 +276,17 @@ class Throttle:
     def fly(self, trace: Trace, by: int) -> None:
         """So many more, or fewer, are being asked about now."""
         for debtor in (trace.address, trace.name, trace.account):
-            if debtor:
-                flying = self._open.setdefault(debtor, {})
-                flying[trace.guess] = flying.get(trace.guess, 0) + by
-                if not flying[trace.guess]:
-                    del flying[trace.guess]
-                    if not flying:
-                        del self._open[debtor]
+            self._fly(debtor, trace.guess, by)
+        self._fly(trace.key, trace.where, by)
+
+    def _fly(self, debtor: bytes, guess: bytes, by: int) -> None:
+        if debtor:
+            flying = self._open.setdefault(debtor, {})
+            flying[guess] = flying.get(guess, 0) + by
+            if not flying[guess]:
+                del flying[guess]
+                if not flying:
+                    del self._open[debtor]
 
     def _is_good(self, pair: bytes) -> bool:
         until = self._good.get(pair)
@@ -306,20 +297,9 @@ class Throttle:
         terms = self.terms
         if kind == "account":
             return terms.account_burst, terms.account_forgive
-        return (terms.tries if kind == "name" else terms.address_tries), terms.forgive
-
-    def _source(self, address: str) -> str:
-        read = read_again(address)
-        if read is None:
-            return address
-        return _TRUSTED if read in self._trusted else source_of(read)
-
-    def _mark(self, *parts: bytes) -> bytes:
-        digest = blake2b(digest_size=_MARK, key=self.secret)
-        for part in parts:
-            digest.update(len(part).to_bytes(4, "big"))
-            digest.update(part)
-        return digest.digest()
+        if kind == "name":
+            return terms.tries, terms.forgive
+        return (terms.key_tries if kind == "key" else terms.address_tries), terms.forgive
 
 
 class Attempt:
@@ -368,6 +348,4 @@ class Attempt:
             self._throttle.fly(self._trace, -1)
 
 
-_TRUSTED: Final = "trusted"
-"""Stands for every trusted address. No address looks like it."""
 _NOTHING: Final[dict[bytes, int]] = {}

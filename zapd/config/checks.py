@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from zapd.auth.address import AddressRules
+from zapd.auth.debts import RECENT
 from zapd.auth.policy import Link, Policy, Rule
 from zapd.auth.terms import Terms
 from zapd.config.chains import check_chain, check_keeping
@@ -246,6 +247,7 @@ def terms_of(sections: Sections) -> Terms:
         tries=given.tries,
         address_tries=given.address_tries,
         account_tries=given.account_tries,
+        key_tries=given.key_tries,
         shortest=given.shortest,
         longest=given.longest,
         forgive=given.forgive,
@@ -262,6 +264,13 @@ def _check_penalties(sections: Sections, findings: Findings) -> None:
             AddressRules([rule])
         except ConfigurationError as error:
             findings.mistake((*at, "trusted"), str(error), "")
+    if given.key_tries > RECENT:
+        findings.warn(
+            (*at, "key_tries"),
+            f"of the addresses that refused a key {RECENT} are known again; the hosts of a larger fleet with an "
+            "outdated key would be new each time, and wait in the end",
+            f"write {RECENT} at most",
+        )
     for name in ("shortest", "longest", "forgive", "standing"):
         if getattr(given, name) == 0:
             findings.mistake((*at, name), "is nothing", "write more than 0; `trusted` exempts networks")

@@ -111,7 +111,7 @@ class LimitsSection(BaseModel):
     refusals_per_agent: Count = 100
     """The same for all that one agent asks about."""
     penalty_entries: Count = 65_536
-    """Addresses and names that are remembered for wrong tries; and as many for having been let in."""
+    """Addresses, names and keys that are remembered for wrong tries; and as many for having been let in."""
 
     pending_per_domain: Count = 1000
     """Unknown keys that wait for approval in one `[domain.…]`; one more takes the place of one from the source

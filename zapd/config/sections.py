@@ -398,6 +398,8 @@ class PenaltiesSection(Section):
     account_tries: Annotated[Whole, Field(ge=5, le=2**31)] = 100
     """Wrong tries of one name that are asked about in any hour, from all addresses together where that name was
     not let in before."""
+    key_tries: Count = 20
+    """Addresses at which one key, or one Kerberos principal, may be refused at no cost."""
     shortest: Duration = 1.0
     """The first wait; each further wrong try doubles it …"""
     longest: Duration = 300.0
@@ -405,8 +407,8 @@ class PenaltiesSection(Section):
     forgive: Duration = 300.0
     """After so long one wrong try is forgiven."""
     standing: Duration = 30 * 86400.0
-    """How long a name that was let in from an address is in good standing there: whatever others try from that
-    address, or with that name from elsewhere, it is asked about."""
+    """How long a name or key that was let in from an address is in good standing there: whatever others try from
+    that address, or with it from elsewhere, it is asked about."""
 
 
 def _collector(value: object) -> object:

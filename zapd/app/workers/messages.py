@@ -10,7 +10,8 @@ import msgspec
 from zapd.admin.services.explain import Explanation, Supposed
 from zapd.admin.services.signing_in import Judged, Login
 from zapd.admin.services.topology import BackendInfo
-from zapd.auth.throttle import Remembered, Trace
+from zapd.auth.throttle import Remembered
+from zapd.auth.trace import Trace
 from zapd.store.sightings import Sighting
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from zapd.app.workers import messages
-from zapd.auth.throttle import Throttle, Trace
+from zapd.auth.throttle import Throttle
+from zapd.auth.trace import Trace
 
 PAUSE: Final = 0.25
 """Seconds that something waits to be told."""
