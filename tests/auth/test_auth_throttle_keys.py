@@ -273,7 +273,7 @@ async def test_under_a_penalty_no_backend_is_asked(delay):
     assert await here.said(curve(EVE, address=HERE)) == (400, "unknown_key")
 
 
-@pytest.mark.parametrize("chain", [("keys",)])
+@pytest.mark.parametrize("chain", [("keys",), ("directory", "keys")])
 async def test_a_key_that_is_registered_meanwhile_passes_at_once(chain):
     """Whatever it owes from the time before, and whatever place its backend has in the chain."""
     keys, directory = FakeBackend(), FakeBackend()

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
@@ -108,6 +108,11 @@ class Chain:
 
     def __len__(self) -> int:
         return len(self._steps)
+
+    @property
+    def handles(self) -> Iterator[BackendHandle]:
+        """Whom it asks, in their order."""
+        return (step.handle for step in self._steps)
 
     async def ask(self, question: Question) -> Answer:
         """Ask one backend after the other. Never raises for what a backend does; suspends only if one does."""

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Final, Literal
 
 Kind = Literal["address", "name", "account", "key"]
-"""What a debtor is."""
+"""What a debtor is. To a key another address is what another guess is to the others."""
 
 RECENT: Final = 32
 """Wrong guesses that are known again, for each debtor."""

@@ -147,12 +147,13 @@ class Lanes:
 
 
 def knows_by_heart(lane: Lane, question: Question) -> bool:
-    """Whether the first backend of a CURVE question lets its key in from memory alone."""
-    first = lane.chain.first
-    if first is None:
-        return False
+    """Whether a backend of a CURVE question lets its key in from memory alone."""
+    return any(_recalls(handle, question) for handle in lane.chain.handles)
+
+
+def _recalls(handle: BackendHandle, question: Question) -> bool:
     try:
-        return first.recall((question.key,), question.domain)[0] is not None
+        return handle.recall((question.key,), question.domain)[0] is not None
     except Exception:  # noqa: BLE001 - what it means will be seen when it is asked
         return False
 
