@@ -229,7 +229,7 @@ def _microseconds(text: str) -> int:
     return _second[1] + (int(fraction) if fraction.isascii() and fraction.isdigit() else 0)
 
 
-def main() -> int:
+def main() -> None:
     """Run until standard input ends."""
     for each in (signal.SIGINT, signal.SIGTERM):  # a terminal and systemd tell the whole group; the parent decides
         signal.signal(each, signal.SIG_IGN)
@@ -248,7 +248,6 @@ def main() -> int:
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
     _run(settings, ending)
-    return 0
 
 
 def _run(settings: Settings, ending: threading.Event) -> None:
@@ -303,7 +302,6 @@ def _say(status: Status) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BrokenPipeError:  # the parent is gone
-        os._exit(0)
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
+        main()
+    os._exit(0)  # at once: who is idle takes long to tidy up, and the parent waits

@@ -20,7 +20,8 @@ from zapd.audit.sinks.table import copy_url, open_copy
 
 __all__ = ["Filters", "SqlSink", "Wanted", "copy_url", "open_copy", "search"]
 
-STOP_SECONDS = 0.8
+STOP_SECONDS = 0.3
+"""For the batch in hand. One that is cut off is copied again."""
 LONGEST_DELAY = 30.0
 
 log = logging.getLogger("zapd.audit")
@@ -61,7 +62,7 @@ class SqlSink:
         self._task = asyncio.create_task(self._supervise(), name="zapd-sql-sink")
 
     async def stop(self) -> None:
-        """End the process, with the batch it has, within a second."""
+        """End the process, with the batch it has if that is soon written: zapd's own end waits for it."""
         self._stopping = True
         process = self._process
         if process is not None and process.stdin is not None:
