@@ -1,12 +1,16 @@
 """The schema: from nothing to newest, told apart from older and newer, the same as the tables say."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 from support.store_fixtures import *  # noqa: F403
 
@@ -64,6 +68,37 @@ def test_an_upgrade_that_fails_leaves_nothing(empty_engine: Engine):
     with pytest.raises(Exception, match="tokens"):
         schema.upgrade(empty_engine)
     assert set(inspect(empty_engine).get_table_names()) <= {"tokens"}
+
+
+def test_a_migrations_file_begins_with_its_revision():
+    """Which revisions there are is read off the files; Alembic, which is slow to come, must see the same."""
+    config = Config()
+    config.set_main_option("script_location", "zapd_migrations:.")
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_heads() == [schema.head()]
+    assert sorted(each.path.rpartition("/")[2][:4] for each in scripts.walk_revisions()) == sorted(
+        each.revision for each in scripts.walk_revisions()
+    )
+
+
+def test_a_start_on_a_current_database_does_without_alembic(database_url: str, tmp_path: Path):
+    """It takes longer to import than everything else that is done with the registry then."""
+    engine = open_engine(database_url, tmp_path, create=True)
+    schema.upgrade(engine)
+    engine.dispose()
+    program = """
+import sys
+from pathlib import Path
+from zapd.store import schema
+from zapd.store.engine import open_engine
+
+with open_engine(sys.stdin.read(), Path(".")).connect() as connection:
+    assert schema.check(connection) is schema.SchemaState.CURRENT
+assert not any(name.startswith("alembic") for name in sys.modules)
+"""
+    subprocess.run(
+        [sys.executable, "-c", program], input=database_url, text=True, cwd=tmp_path, check=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])

@@ -2,6 +2,9 @@
 
 The migrations are an installed package found by its name, and are handed an open connection: no ini file, no
 URL in a config parser, no second engine. Several upgrades started together all succeed.
+
+Alembic upgrades and writes scripts. It is imported then and not before: that takes as long as all else that a
+start on a database of this age does with it.
 """
 
 from __future__ import annotations
@@ -11,16 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.resources import as_file, files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 
 from zapd.store import tables
 from zapd.store.engine import without_haste
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _PACKAGE: Final = "zapd_migrations"
 _UPGRADE_LOCK: Final = 0x7A617065
@@ -38,13 +40,15 @@ class SchemaState(StrEnum):
 
 def head() -> str:
     """The newest revision this program knows."""
-    with _config() as config:
-        return ScriptDirectory.from_config(config).get_current_head() or ""
+    return _revisions()[-1]
 
 
 def current(connection: Connection) -> str | None:
     """The revision a database is at; None before the first upgrade."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
 
 
 def check(connection: Connection) -> SchemaState:
@@ -54,16 +58,16 @@ def check(connection: Connection) -> SchemaState:
         present = set(inspect(connection).get_table_names())
         # Our tables without a revision were made by something else; an upgrade would fail on them anyway.
         return SchemaState.OLDER if present & set(tables.metadata.tables) else SchemaState.EMPTY
-    with _config() as config:
-        scripts = ScriptDirectory.from_config(config)
-        if revision == scripts.get_current_head():
-            return SchemaState.CURRENT
-        known = {script.revision for script in scripts.walk_revisions()}
-    return SchemaState.OLDER if revision in known else SchemaState.NEWER
+    *older, newest = _revisions()
+    if revision == newest:
+        return SchemaState.CURRENT
+    return SchemaState.OLDER if revision in older else SchemaState.NEWER
 
 
 def upgrade(engine: Engine) -> None:
     """Bring the database to the newest schema: all of it or nothing."""
+    from alembic import command
+
     with engine.connect() as plain:
         connection = plain.execution_options(zapd_write=True)
         with connection.begin(), without_haste(connection):
@@ -76,6 +80,8 @@ def upgrade(engine: Engine) -> None:
 
 def script(dialect: str) -> str:
     """The SQL that `upgrade` would run on an empty ``sqlite`` or ``postgresql`` database, to be read."""
+    from alembic import command
+
     output = io.StringIO()
     with _config(output) as config:
         config.attributes["dialect"] = dialect
@@ -83,8 +89,16 @@ def script(dialect: str) -> str:
     return output.getvalue()
 
 
+def _revisions() -> list[str]:
+    """All that this program knows, oldest first. A migration's file begins with its number, which is its name."""
+    migrations = (files(_PACKAGE) / "versions").iterdir()
+    return sorted(each.name.partition("_")[0] for each in migrations if each.name.endswith(".py"))
+
+
 @contextmanager
 def _config(output: io.StringIO | None = None) -> Iterator[Config]:
+    from alembic.config import Config
+
     with as_file(files(_PACKAGE)) as location:
         config = Config(output_buffer=output)
         config.set_main_option("script_location", str(location).replace("%", "%%"))
