@@ -214,7 +214,7 @@ class Authority:
                 decision = await self._final(banned.answer(self._mark(question.key)))
                 return await (self.decide(request) if decision is None else self._at_tick(decision, lane, started))
             if lane.chain.dear or lane.mechanism == "PLAIN":
-                decision = await self._remembered(lane, question, self._attempt(lane, question))
+                decision = await self._remembered(lane, question)
                 return self._heard(request, lane, question, decision)
             if not self.throttle.idle and (reason := self._barred(lane, question, self._attempt(lane, question))):
                 return Decision(TRY_AGAIN, reason, key=self._mark(question.key), asked=False)
@@ -277,18 +277,20 @@ class Authority:
             return ""
         return attempt.ask()
 
-    async def _remembered(self, lane: Lane, question: Question, attempt: Attempt) -> Decision:
+    async def _remembered(self, lane: Lane, question: Question) -> Decision:
         """Answer from the cache, else from whoever asks the same already, else from the backends; not even from
         the cache under a penalty, since a yes in it would tell a guess that is right."""
-        if not self.throttle.idle and (reason := self._barred(lane, question, attempt)):
+        attempt = None if self.throttle.idle else self._attempt(lane, question)
+        if attempt is not None and (reason := self._barred(lane, question, attempt)):
             return Decision(TRY_AGAIN, reason, key=self._mark(question.key), asked=False)
         started = perf_counter()
         key = self.cache.key(lane.policy_version, question)
         generation = self.cache.generation
         decision = self.cache.get(key)
         if decision is None:
+            who = attempt or self._attempt(lane, question)
             decision = await self._flights.share(
-                key, generation, lane.rule.deadline, lambda: self._ask(lane, question, attempt, key, generation)
+                key, generation, lane.rule.deadline, lambda: self._ask(lane, question, who, key, generation)
             )
         return await self._at_tick(decision, lane, started)
 
