@@ -484,6 +484,37 @@ def test_what_is_unwise_is_a_warning(write: Write, text: str, words: str) -> Non
     assert not any("hush" in each for each in found)
 
 
+@pytest.mark.parametrize(
+    ("unknown_keys", "chain", "warned"),
+    [
+        ("pending", '["certs"]', True),
+        ("pending", '[{ backend = "certs", on_unknown = "stop", on_unavailable = "next" }, "keys"]', True),
+        ("pending", '["certs", "keys"]', False),
+        ("pending", '["absent"]', False),
+        ("pending", "[]", False),
+        ("refuse", '["certs"]', False),
+    ],
+)
+def test_keys_held_where_nobody_could_approve_them_are_warned_of(
+    write: Write, unknown_keys: str, chain: str, warned: bool
+) -> None:
+    """An approved key is in the registry: without a backend that asks it, an unknown key waits for ever."""
+    path = write(
+        '[backend.certs]\ntype = "certificates"\npath = "certs"\n[backend.keys]\ntype = "sql"\n'
+        f'[domain.x]\nmechanisms = ["CURVE"]\nbackends = {chain}\nunknown_keys = "{unknown_keys}"\n'
+    )
+    try:
+        found = load(path).warnings
+    except InvalidConfiguration as error:  # no backend, or one that is not there
+        found = error.warnings
+    told = [each for each in found if each.setting == "domain.x.unknown_keys"]
+    assert bool(told) is warned
+    for each in told:
+        assert each.line == 9
+        assert "never be let in" in each.problem
+        assert "sql" in each.mend
+
+
 def test_more_workers_than_cores_are_unwise(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """They would take turns, each with a registry of its own in memory."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0, 1, 2})

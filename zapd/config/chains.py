@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from zapd.config.findings import Findings, Setting
-from zapd.config.sections import BackendSection, LinkSection, Sections
+from zapd.config.sections import BackendSection, DomainSection, LinkSection, Sections
 from zapd.config.values import format_duration
 
 LONGEST_STALE: Final = 86400.0
@@ -83,3 +83,21 @@ def check_chain(at: Setting, links: Sequence[LinkSection], findings: Findings) -
             findings.warn(
                 here, "nobody behind it is ever asked", "remove what stands behind it, or one of its stops"
             )
+
+
+def check_approval(at: Setting, domain: DomainSection, sections: Sections, findings: Findings) -> None:
+    """Whether approving a key that the domain ``at`` holds lets it in: it is in the registry then."""
+    if domain.unknown_keys != "pending" or not domain.backends:
+        return
+    for link in domain.backends:
+        backend = sections.backend.get(link.backend)
+        if backend is None or backend.type == "sql":  # what is not there is a mistake of its own
+            return
+        if link.on_unknown != "next":
+            break
+    findings.warn(
+        (*at, "unknown_keys"),
+        "zapd's registry is not asked about unknown keys, so that one that is approved would never be let in",
+        'add a backend of type sql before any on_unknown = "stop", or write "refuse"',
+        needs=[(*at, "backends")],
+    )

@@ -16,7 +16,7 @@ from zapd.auth.address import AddressRules
 from zapd.auth.debts import RECENT
 from zapd.auth.policy import Link, Policy, Rule
 from zapd.auth.terms import Terms
-from zapd.config.chains import check_chain, check_keeping
+from zapd.config.chains import check_approval, check_chain, check_keeping
 from zapd.config.doors import check_doors
 from zapd.config.findings import Findings, Setting
 from zapd.config.plugins import ask_plugins
@@ -215,6 +215,7 @@ def _check_domain(pattern: str, domain: DomainSection, sections: Sections, findi
             'write "0s" where revoked must mean out',
         )
     check_chain(at, domain.backends, findings)
+    check_approval(at, domain, sections, findings)
 
 
 def rule_of(pattern: str, domain: DomainSection, sections: Sections) -> Rule:
