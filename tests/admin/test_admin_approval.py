@@ -103,13 +103,16 @@ async def test_a_key_that_is_not_listed_needs_to_be_whole(admin: Admin) -> None:
 
 
 async def test_who_may_not_be_a_client_is_not_approved(admin: Admin) -> None:
-    """Neither the server's key nor an agent's, though it knocked before it was the agent's."""
+    """Neither the server's key nor an agent's, which knocked before it was the agent's and is shown no more."""
     with pytest.raises(InvalidInput, match="zapd server"):
         whole = Approval(KeyChange(user="a"), SERVER_KEY)
         await admin.approvals.approve(ADMIN, fingerprint_id(SERVER_KEY), whole)
     key = new_key()
     name = knock(admin, key)
     await admin.agents.enroll(ADMIN, NewAgent("edge", key))
+    assert await waiting(admin) == []
+    with pytest.raises(NotFound):
+        await admin.approvals.show(ADMIN, name)
     for attempt in (admin.approvals.approve(ADMIN, name, for_user("a")), admin.approvals.reject(ADMIN, name)):
         with pytest.raises(InvalidInput, match="agent"):
             await attempt

@@ -40,6 +40,23 @@ def sighting(number: int, source: str = "192.0.2.1", *, at: int = 0, **more: obj
     )
 
 
+def agent(public_key: bytes, previous_key: bytes | None = None) -> AgentRecord:
+    return AgentRecord(
+        name=fingerprint_id(public_key),
+        fingerprint=fingerprint_id(public_key),
+        public_key=public_key,
+        state=AgentState.ACTIVE,
+        domains=("*",),
+        mechanisms=("CURVE",),
+        addresses=(),
+        reason="",
+        created=MOMENT,
+        updated=MOMENT,
+        previous_key=previous_key,
+        previous_until=previous_key and MOMENT,
+    )
+
+
 def note(engine: Engine, seen: Sequence[Sighting], bounds: Bounds | None = None, **more: object) -> Counter[str]:
     with writing(engine) as connection:
         return Counter(REGISTRY.note(connection, seen, bounds or Bounds(), **more))
@@ -68,21 +85,7 @@ def test_who_is_somebody_does_not_wait(engine: Engine) -> None:
     with writing(engine) as connection:
         for number, state in enumerate(KeyState):
             KeyRegistry().add(connection, key_record(key(number), state=state, domains=("elsewhere",)))
-        agent = AgentRecord(
-            name="edge",
-            fingerprint=fingerprint_id(key(10)),
-            public_key=key(10),
-            state=AgentState.ACTIVE,
-            domains=("*",),
-            mechanisms=("CURVE",),
-            addresses=(),
-            reason="",
-            created=MOMENT,
-            updated=MOMENT,
-            previous_key=key(11),
-            previous_until=MOMENT,
-        )
-        AgentRegistry().add(connection, agent)
+        AgentRegistry().add(connection, agent(key(10), key(11)))
     note(engine, [sighting(number) for number in (0, 1, 2, 10, 11, 12, 13)], apart={key(12)})
     assert listed(engine) == [(13, "orders")]
 
@@ -115,6 +118,20 @@ def test_what_is_stale_is_swept(engine: Engine) -> None:
         REGISTRY.sweep(connection, before)
         assert REGISTRY.counts(connection, before) == ({"orders": 1, "*": 1}, False)
     assert listed(engine) == [(2, "orders"), (4, "orders")]
+
+
+def test_who_became_an_agent_waits_no_longer(engine: Engine) -> None:
+    """An agent's key that had knocked as a client's is not listed and is swept, as its former key is; strangers
+    stay, also where no agent was ever rotated."""
+    note(engine, [sighting(number) for number in (1, 2, 3)])
+    for enrolled, left in ((agent(key(1)), [2, 3]), (agent(key(9), key(2)), [3])):
+        with writing(engine) as connection:
+            AgentRegistry().add(connection, enrolled)
+            listed_now = [row.public_key for (row,) in REGISTRY.page(connection, limit=9).values()]
+            assert sorted(listed_now) == [key(number) for number in left]
+            assert REGISTRY.counts(connection, MOMENT)[1]
+            REGISTRY.sweep(connection, MOMENT)
+            assert REGISTRY.counts(connection, MOMENT) == ({"orders": len(left)}, False)
 
 
 @given(

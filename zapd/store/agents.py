@@ -71,6 +71,11 @@ class AgentRegistry:
                 found[record.previous_key] = record
         return found
 
+    def holds(self, public_key: ColumnElement[bytes]) -> ColumnElement[bool]:
+        """Whether a column's key is an agent's, or was before its last rotation."""
+        former = select(agents.c.previous_key).where(agents.c.previous_key.is_not(None))
+        return or_(public_key.in_(select(agents.c.public_key)), public_key.in_(former))
+
     def hold_any(self, connection: Connection, place: Table) -> bool:
         """Whether any key of a table's column ``public_key`` is an agent's, or was before its last rotation."""
         keys = place.c.public_key

@@ -77,7 +77,10 @@ _BUCKETS: Final[dict[Bucket, Column[str]]] = {
 _CHANGING: Final = ("rule", "source", "address", "agent", "last_seen", "tries")
 """What another sighting changes of a row."""
 _MOST_TRIES: Final = 2**31 - 1
-_REGISTERED: Final = sightings.c.fingerprint.in_(select(keys.c.fingerprint))
+_SOMEBODYS: Final = or_(
+    sightings.c.fingerprint.in_(select(keys.c.fingerprint)), AgentRegistry().holds(sightings.c.public_key)
+)
+"""Registered, or an agent's, since it was seen."""
 
 
 class SightingRegistry:
@@ -127,9 +130,9 @@ class SightingRegistry:
     def page(
         self, connection: Connection, *, after: str = "", limit: int, where: Sequence[ColumnElement[bool]] = ()
     ) -> dict[str, list[Sighting]]:
-        """At most ``limit`` keys that are not registered, in the order of their fingerprints, beginning behind
+        """At most ``limit`` keys that are nobody's, in the order of their fingerprints, beginning behind
         ``after``; of each the rows that ``where`` names."""
-        wanted = and_(sightings.c.fingerprint > after, ~_REGISTERED, *where)
+        wanted = and_(sightings.c.fingerprint > after, ~_SOMEBODYS, *where)
         some = select(sightings.c.fingerprint).distinct().where(wanted)
         marks = connection.scalars(some.order_by(sightings.c.fingerprint).limit(limit)).all()
         query = select(sightings.c.fingerprint, *_COLUMNS).where(sightings.c.fingerprint.in_(marks), *where)
@@ -146,7 +149,7 @@ class SightingRegistry:
         return numbers, connection.execute(stale).first() is not None
 
     def sweep(self, connection: Connection, before: datetime) -> None:
-        """Forget those that were not seen since then, and those that are registered meanwhile."""
+        """Forget those that were not seen since then, and those that became somebody's meanwhile."""
         connection.execute(delete(sightings).where(_is_stale(before)))
 
     def _unknown(
@@ -204,7 +207,7 @@ def surplus(rows: Iterable[tuple[Name, str, datetime]], bound: int) -> list[Name
 
 
 def _is_stale(before: datetime) -> ColumnElement[bool]:
-    return or_(sightings.c.last_seen < before, _REGISTERED)
+    return or_(sightings.c.last_seen < before, _SOMEBODYS)
 
 
 def _sighting(row: Row[tuple[object, ...]]) -> Sighting:

@@ -145,7 +145,7 @@ class ApprovalService:
 
         def ask(connection: Connection) -> Candidate:
             seen = self._seen(connection, actor, fingerprint_id)
-            if not seen or self._keys.find(connection, fingerprint_id) is not None:
+            if not seen or self._is_somebodys(connection, fingerprint_id, seen[0].public_key):
                 raise NotFound(f"There is no key {fingerprint_id}.")
             return Candidate(_nobodys(fingerprint_id, seen), seen)
 
@@ -262,6 +262,12 @@ class ApprovalService:
     def _seen(self, connection: Connection, actor: Actor, fingerprint_id: str) -> tuple[Sighting, ...]:
         found = self._sightings.find(connection, fingerprint_id)
         return tuple(each for each in found if actor.sees((each.domain,)))
+
+    def _is_somebodys(self, connection: Connection, fingerprint_id: str, public_key: bytes) -> bool:
+        """Whether it was registered, or became an agent's, since it was seen."""
+        if self._keys.find(connection, fingerprint_id) is not None:
+            return True
+        return self._agents.find_key(connection, public_key) is not None
 
     def _register(
         self,
