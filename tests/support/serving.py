@@ -39,6 +39,8 @@ class Zapd:
         self.zap: list[str] = []
         self.admin = ""
         self.enroll_url = ""
+        self.environment: dict[str, str] = {}
+        """Variables that it runs with, beside the test's own."""
 
     def configure(self, text: str) -> None:
         self.config.write_text(text)
@@ -61,7 +63,7 @@ class Zapd:
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **self.environment, **(env or {})},
         )
         lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=_read, args=(self.process, lines), daemon=True).start()
