@@ -49,7 +49,7 @@ class KerberosBackend:
         self.name = name
         self.settings = settings
         self.problem = ""
-        """What kept the last question from being answered; empty when all is well."""
+        """What kept the last question from being answered, or groups from being told; empty when all is well."""
         self._seconds = deadline * WITHIN
         self._rules = settings.rules()
         self._judge = lru_cache(REMEMBERED)(self._judge_anew)
@@ -114,13 +114,11 @@ class KerberosBackend:
         try:
             if not proved:
                 judged = await self._prove(Ask(principal, question.password), until)
-            if isinstance(judged, Member):
-                judged = await self._with_groups(judged, until)
+            self.problem = ""
+            return await self._with_groups(judged, until) if isinstance(judged, Member) else judged
         except Trouble as trouble:
             self.problem = str(trouble)
             return Verdict(Outcome.UNAVAILABLE, reason=trouble.reason)
-        self.problem = ""
-        return judged
 
     async def aclose(self) -> None:
         """Kill the processes."""
@@ -163,8 +161,14 @@ class KerberosBackend:
             return self._rules.admit(member)
         told = await _in_time(self._accounts, AskGroups(member.user), until, _GROUPS_LATE)
         wanted = self.settings.told_unix_groups
-        groups = told.groups if told.groups is None or not wanted else set(wanted).intersection(told.groups)
-        return self._rules.admit(member, groups)
+        groups = set(wanted).intersection(told.groups) if wanted else set(told.groups)
+        if told.doubt:
+            verdict = self._rules.admit(member, groups)
+            if self._rules.may_change(verdict):
+                raise Trouble("groups_away", told.doubt)
+            self.problem = told.doubt
+            return verdict
+        return self._rules.admit(member, None if told.name is None else groups)
 
 
 class KerberosPasswordsBackend(KerberosBackend):

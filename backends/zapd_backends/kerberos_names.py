@@ -163,6 +163,12 @@ class Rules:
             return Verdict(Outcome.REJECT, who, "not_in_group")
         return Verdict(Outcome.ACCEPT, Principal(member.user, tuple(sorted(groups))))
 
+    def may_change(self, verdict: Verdict) -> bool:
+        """Whether what `admit` said could be otherwise for somebody in more groups."""
+        if verdict.outcome is Outcome.ACCEPT:
+            return bool(self._deny_group)
+        return verdict.outcome is Outcome.REJECT
+
     def _user(self, name: KerberosName) -> str:
         for each in self._naming:
             user = each.name(name)

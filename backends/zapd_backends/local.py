@@ -2,28 +2,27 @@
 
 libzmq asks the kernel who holds the other end of an ipc connection, and says so in the address. So the address is
 the credential, and it is the word of the agent: ``docs/backends/local.md`` says what that means. Who an account is
-the name services say, in threads, since they may be far away and hang.
+the name services say, asked in processes (`unix_groups`), since they may be far away and hang.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from zapd.auth.address import read_again
 from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Principal, Question, Verdict
-from zapd.auth.threaded import Threads
-from zapd.errors import ConfigurationError, InvalidInput
+from zapd.errors import ConfigurationError, InvalidInput, Unavailable
 from zapd.store.rules import check_groups, check_metadata, check_name
-from zapd_backends.accounts import name_of
-from zapd_backends.unix_groups import groups_of
+from zapd_backends.processes import Processes
+from zapd_backends.unix_groups import Ask, Told
 
-THREADS: Final = 4
+PROCESSES: Final = 4
 WITHIN: Final = 0.9
-"""The part of the backend's deadline that the name services have."""
+"""The part of the backend's deadline that the name services have: whoever waits hears why."""
 
 
 def _list(value: object) -> object:
@@ -53,13 +52,15 @@ class LocalBackend:
 
     def __init__(self, name: str, settings: LocalSettings, context: BackendContext) -> None:
         self.name = name
+        self.problem = ""
+        """Why groups may be missing; empty when all is well."""
         self._allow, self._deny = frozenset(settings.allow), frozenset(settings.deny)
         self._seconds = context.deadline * WITHIN
-        self._threads = Threads(name, THREADS)
+        self._processes = Processes("accounts", "msgspec", "zapd_backends.unix_groups", (), Told, PROCESSES)
 
     @classmethod
     def from_settings(cls, name: str, settings: Mapping[str, object], context: BackendContext) -> Self:
-        """Asks no name service. Raises `ConfigurationError`."""
+        """Asks no name service and starts no process. Raises `ConfigurationError`."""
         try:
             read = LocalSettings.model_validate(dict(settings))
         except ValidationError as error:
@@ -75,7 +76,8 @@ class LocalBackend:
         return cls(name, read, context)
 
     async def start(self) -> None:
-        """Nothing is needed."""
+        """See that a process can be started. Raises `Unavailable`."""
+        await self._processes.start()
 
     async def check(self, question: Question) -> Verdict:
         """Who the peer is, and whether he may. UNKNOWN for who comes over no ipc, and for a number without an
@@ -83,27 +85,39 @@ class LocalBackend:
         peer = read_again(question.address)
         if peer is None or peer.version != 0:
             return UNKNOWN
-        return await self._threads.run(partial(self._judge, peer.uid), self._seconds)
+        await asyncio.sleep(0)  # from here on there is a task, which a deadline needs
+        try:
+            async with asyncio.timeout(self._seconds):
+                told = await self._processes.ask(Ask(peer.uid))
+        except TimeoutError:
+            raise Unavailable(
+                "a name service does not answer in time; the process that waited was killed"
+            ) from None
+        return self._judge(peer.uid, told)
 
     async def aclose(self) -> None:
-        """Ask nobody any more."""
-        await self._threads.aclose()
+        """Kill the processes."""
+        await self._processes.aclose()
 
-    def _judge(self, number: int) -> Verdict:
-        """In a thread."""
-        name = name_of(number)
-        groups = None if name is None else groups_of(name)
-        if name is None or groups is None:
+    def _judge(self, number: int, told: Told) -> Verdict:
+        """Raises `Unavailable` where a group that nobody could tell of may decide."""
+        name, self.problem = told.name, told.doubt
+        if name is None:
+            if told.doubt:
+                raise Unavailable(told.doubt)
             return UNKNOWN
         try:
-            principal = Principal(check_name(name), check_groups(groups))
+            principal = Principal(check_name(name), check_groups(told.groups))
             check_metadata(principal.groups, ())
         except InvalidInput:
             # A doubt about this one alone: such an account may be mended.
             return Verdict(Outcome.UNAVAILABLE, Principal(str(number)), "account_unusable")
-        names = {name, *(f"@{group}" for group in groups)}
+        names = {name, *(f"@{group}" for group in told.groups)}
         if names & self._deny:
             return Verdict(Outcome.LOCKED, principal, "local_denied")
-        if self._allow and not names & self._allow:
+        allowed = not self._allow or bool(names & self._allow)
+        if told.doubt and any(each.startswith("@") for each in (self._deny if allowed else self._allow)):
+            raise Unavailable(told.doubt)
+        if not allowed:
             return Verdict(Outcome.REJECT, principal, "local_not_allowed")
         return Verdict(Outcome.ACCEPT, principal, "granted")

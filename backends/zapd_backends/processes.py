@@ -31,7 +31,10 @@ STARTING: Final = 10.0
 CLOSING: Final = 1.0
 """Seconds that closing waits for killed processes to be gone."""
 
-_ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+_ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/"}
+"""Without ``HOME`` Python asks the name services for it as it starts, and they may hang."""
+_LOADER: Final = ("LD_LIBRARY_PATH", "LD_PRELOAD")
+"""Passed on: the Python that runs here may not start without."""
 
 Told = TypeVar("Told", bound=msgspec.Struct)
 
@@ -54,7 +57,8 @@ class Processes(Generic[Told]):
         self._what, self._needs = f"a process for {what}", needs
         self._words = (sys.executable, "-m", module, *words)
         self._told = told
-        self._environment = {**_ENVIRONMENT, **(environment or {})}
+        loader = {name: os.environ[name] for name in _LOADER if name in os.environ}
+        self._environment = {**_ENVIRONMENT, **loader, **(environment or {})}
         self._free = asyncio.Semaphore(count)
         self._idle: list[Process] = []
         self._waiting = 0

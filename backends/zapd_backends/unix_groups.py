@@ -1,50 +1,45 @@
-"""A process that looks up the groups of this machine's accounts: name services such as sssd may be away, and hang.
+"""A process that looks up this machine's accounts and their groups: name services such as sssd may hang.
 
 Started by `processes` as ``python -m zapd_backends.unix_groups``.
 """
 
 from __future__ import annotations
 
-import grp
-import os
-import pwd
-
 import msgspec
 
+from zapd.errors import Unavailable
+from zapd_backends.accounts import find_account, groups_of
 from zapd_backends.worker import serve
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True):
-    """Whose groups."""
+    """Whose account: a name, or a number."""
 
-    user: str
+    user: str | int
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True):
-    """The names of the groups; None where there is no such account."""
+    """What is known of it."""
 
-    groups: tuple[str, ...] | None = None
+    name: str | None = None
+    """None where there is no such account, or none can be found now."""
+    groups: tuple[str, ...] = ()
+    doubt: str = ""
+    """Why the account may be there all the same, or have more groups; empty where all were asked."""
 
 
-def groups_of(user: str) -> tuple[str, ...] | None:
-    """As the machine's name services know them, the account's own group among them. Numbers without a name are
-    left out."""
+def tell(ask: Ask) -> Told:
+    """Blocking."""
     try:
-        account = pwd.getpwnam(user)
-    except KeyError:
-        return None
-    names = []
-    for number in os.getgrouplist(account.pw_name, account.pw_gid):
-        try:
-            names.append(grp.getgrgid(number).gr_name)
-        except KeyError:
-            continue
-    return tuple(names)
+        account = find_account(ask.user)
+    except Unavailable as error:
+        return Told(doubt=str(error))
+    return Told() if account is None else Told(account.name, *groups_of(account))
 
 
 def answer(body: bytes) -> bytes:
     """The octets of a `Told` for those of an `Ask`."""
-    return msgspec.msgpack.encode(Told(groups_of(msgspec.msgpack.decode(body, type=Ask).user)))
+    return msgspec.msgpack.encode(tell(msgspec.msgpack.decode(body, type=Ask)))
 
 
 if __name__ == "__main__":

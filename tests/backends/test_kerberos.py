@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import grp
+import math
 import os
 import pwd
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from support.fault_proxy import BehindProxy, FaultProxy
 from support.kdc import REALM, SERVICE, Kdc, KdcMaker, at_another_time, kdc, make_kdc
+from support.name_service import NameService, Person, build
 from zapd_backends.kerberos import KerberosBackend
 from zapd_backends.kerberos_settings import KerberosSettings
 
@@ -351,6 +353,35 @@ async def test_unix_groups(kdc: Kdc) -> None:
     kdc.ensure(account, "account-Pw1")
     verdict = await say(kdc, ask(account, b"account-Pw1"), unix_groups=some)
     assert verdict == Verdict(Outcome.ACCEPT, Principal(account, (some,)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        ({}, ""),
+        ({"require_group": "trusted"}, ""),
+        ({"require_group": "trusted", "deny_group": "trusted"}, "in_denied_group"),
+        ({"require_group": "lab-drill"}, "groups_away"),
+        ({"require_group": "trusted", "deny_group": "lab-drill"}, "groups_away"),
+    ],
+)
+async def test_unix_groups_that_nobody_can_tell_decide_nothing(kdc, tmp_path, monkeypatch, rule, reason):
+    """While a name service is away nobody is let in or refused for a group that it may know; where none of its may
+    decide, he hears what he hears otherwise. The trouble is shown, and ends with it."""
+    ada, rule = proved(f"ada@{REALM}"), {"groups": {"trusted": "ada"}, "unix_groups": True, **rule}
+    with NameService({70001: Person("ada", 70101, (70102,))}, {70101: "staff-drill", 70102: "lab-drill"}) as names:
+        monkeypatch.setenv("LD_PRELOAD", build(tmp_path, names.port)["LD_PRELOAD"])
+        async with running(kdc, **rule) as backend:
+            whole = await backend.check(ada)
+            for kind in ("user", "groups", "gid"):
+                names.cut = {kind: math.inf}
+                verdict = await backend.check(ada)
+                assert verdict.reason == reason, kind
+                assert verdict.outcome is (Outcome.UNAVAILABLE if reason == "groups_away" else whole.outcome)
+                assert "drill cannot be asked" in backend.problem
+            names.cut = {}
+            assert await backend.check(ada) == whole
+            assert not backend.problem
 
 
 def workers(realm: Kdc) -> list[int]:

@@ -1,24 +1,27 @@
-"""The local backend against this machine's accounts, and libzmq's ipc peers."""
+"""The local backend against this machine's accounts, a name service that breaks, and libzmq's ipc peers."""
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import grp
+import math
 import os
 import pwd
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import zmq
 from support.app_scene import wait_for
+from support.fault_proxy import BehindProxy, FaultProxy
+from support.name_service import NameService, Person, build
 from support.serving import PATIENCE, Zapd, serving
-from zapd_backends import accounts, local
+from zapd_backends import accounts
 from zapd_backends.local import LocalBackend, LocalSettings
 
 import zapd.agent
@@ -28,6 +31,7 @@ from zapd.errors import ConfigurationError, Unavailable
 from zapd.testing import BackendContract
 
 NOBODY_HAS = 4_000_000_000
+ADA, EVE, STAFF, LAB = 70001, 70002, 70101, 70102
 ME = pwd.getpwuid(os.geteuid()).pw_name
 """Whose account runs the tests."""
 ROOTS = tuple(sorted({grp.getgrgid(number).gr_name for number in os.getgrouplist("root", 0)}))
@@ -38,8 +42,8 @@ def peer(number: int, address: str = "ipc:uid={},gid=0,pid=7") -> Question:
     return Question("lab", "NULL", address.format(number))
 
 
-def make(**settings: object) -> LocalBackend:
-    context = BackendContext(Path(), None, deadline=PATIENCE)  # type: ignore[arg-type]
+def make(deadline: float = PATIENCE, **settings: object) -> LocalBackend:
+    context = BackendContext(Path(), None, deadline=deadline)  # type: ignore[arg-type]
     return LocalBackend.from_settings("peers", settings, context)
 
 
@@ -52,46 +56,52 @@ async def asked(question: Question, **settings: object) -> Verdict:
         await backend.aclose()
 
 
-class OtherLibc:
-    """A C library whose name service fails."""
+@dataclass
+class Names:
+    """A name service before ``files``, and what breaks the road to it."""
 
-    def getpwuid_r(self, *_arguments: object) -> int:
-        return errno.ECONNREFUSED
+    service: NameService
+    proxy: FaultProxy
 
 
-class TestLocalContract(BackendContract):
+@pytest.fixture(scope="module")
+def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Names, dict[str, str]]]:
+    with NameService({}, {}) as service, FaultProxy(service.port) as proxy:
+        yield Names(service, proxy), build(tmp_path_factory.mktemp("drill"), proxy.port)
+
+
+@pytest.fixture
+def names(drill: tuple[Names, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Names:
+    """Asked by every process that starts from now on. Whole, with ``ada`` in two groups, the first her own."""
+    found, environment = drill
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found.service.people = {ADA: Person("ada", STAFF, (LAB,)), EVE: Person("eve", STAFF)}
+    found.service.groups = {STAFF: "staff-drill", LAB: "lab-drill"}
+    found.service.cut.clear()
+    found.service.lost = False
+    found.proxy.heal()
+    return found
+
+
+class TestLocalContract(BehindProxy, BackendContract):
     """The contract of every backend."""
 
     @pytest.fixture(autouse=True)
-    def _names(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        self.patch = monkeypatch
-        self.released = threading.Event()
-        yield
-        self.released.set()
+    def _names(self, names: Names) -> None:
+        self.proxy = names.proxy
 
     async def make(self, context: BackendContext) -> Backend:
-        return LocalBackend.from_settings("peers", {"deny": ["daemon"]}, context)
+        return make(PATIENCE if context.deadline >= 0.8 else context.deadline, deny="eve")
 
     def accepted(self) -> Question:
-        return peer(0)
+        return peer(ADA)
 
     def barred(self) -> Question:
-        return peer(pwd.getpwnam("daemon").pw_uid)
+        return peer(EVE)
 
     def unknown(self) -> Question:
         return peer(NOBODY_HAS)
-
-    async def break_source(self, context: BackendContext, backend: Backend) -> bool:
-        self.patch.setattr(accounts, "_libc", OtherLibc())
-        return True
-
-    async def mend_source(self, context: BackendContext, backend: Backend) -> bool:
-        self.patch.undo()
-        return True
-
-    async def hang_source(self, context: BackendContext, backend: Backend) -> bool:
-        self.patch.setattr(local, "name_of", lambda _number: self.released.wait(PATIENCE))
-        return True
 
 
 async def test_an_account_is_known_with_all_its_groups():
@@ -125,30 +135,126 @@ async def test_users_and_groups_are_allowed_and_denied(settings, outcome, reason
     assert verdict.principal == Principal("root", ROOTS)
 
 
-async def test_a_name_service_that_fails_says_nothing_of_anybody(monkeypatch):
-    """An account that cannot be looked up is no unknown one."""
-    monkeypatch.setattr(accounts, "_libc", OtherLibc())
-    with pytest.raises(Unavailable, match="Connection refused"):
-        await asked(peer(0))
+async def test_a_name_service_that_is_away_says_nothing_of_anybody(names: Names) -> None:
+    """An account that cannot be looked up is no unknown one, although a service behind says that there is none;
+    one of a service that answers is known all the same."""
+    names.proxy.refuse()
+    for number in (ADA, NOBODY_HAS):
+        with pytest.raises(Unavailable, match="drill cannot be asked: Connection refused"):
+            await asked(peer(number))
+    assert await asked(peer(0)) == Verdict(Outcome.ACCEPT, Principal("root", ROOTS), "granted")
 
 
-async def test_an_account_that_no_reply_can_name_is_a_doubt(monkeypatch):
-    """A name or group with a control character or comma lets nobody in, and is told as that one's trouble."""
-    monkeypatch.setattr(local, "groups_of", lambda _name: ("a,b",))
-    verdict = await asked(peer(0))
-    assert (verdict.outcome, verdict.principal, verdict.reason) == (
-        Outcome.UNAVAILABLE,
-        Principal("0"),
-        "account_unusable",
-    )
+@pytest.mark.parametrize("kind", ["groups", "gid"])
+@pytest.mark.parametrize(
+    ("settings", "outcome"),
+    [
+        ({}, Outcome.ACCEPT),
+        ({"allow": "ada"}, Outcome.ACCEPT),
+        ({"allow": "eve"}, Outcome.REJECT),
+        ({"deny": "ada"}, Outcome.LOCKED),
+        ({"deny": "eve", "allow": ["ada", "@lab-drill"]}, Outcome.ACCEPT),
+        ({"allow": "ada", "deny": ["ada", "@lab-drill"]}, Outcome.LOCKED),
+        ({"allow": "eve", "deny": "@lab-drill"}, Outcome.REJECT),
+        ({"allow": "@lab-drill"}, Outcome.UNAVAILABLE),
+        ({"deny": "@lab-drill"}, Outcome.UNAVAILABLE),
+        ({"deny": "@other"}, Outcome.UNAVAILABLE),
+        ({"allow": "ada", "deny": "@lab-drill"}, Outcome.UNAVAILABLE),
+    ],
+)
+async def test_groups_that_nobody_could_tell_decide_nothing(names, kind, settings, outcome):
+    """Who may be in a group that was not told is neither let in nor refused where that group may decide; where it
+    cannot he hears what he hears otherwise, and the trouble is shown."""
+    names.service.cut[kind] = math.inf
+    backend = make(**settings)
+    try:
+        if outcome is Outcome.UNAVAILABLE:
+            with pytest.raises(Unavailable, match="drill cannot be asked"):
+                await backend.check(peer(ADA))
+        else:
+            assert (await backend.check(peer(ADA))).outcome is outcome
+        assert "drill cannot be asked" in backend.problem
+        names.service.cut.clear()
+        assert (await backend.check(peer(ADA))).principal == Principal("ada", ("lab-drill", "staff-drill"))
+        assert not backend.problem
+    finally:
+        await backend.aclose()
 
 
-def test_long_accounts_are_read_whole():
-    """Every account of this machine is found by its number, as the standard library finds it."""
+@pytest.mark.parametrize("kind", ["uid", "groups", "gid"])
+async def test_a_name_service_that_comes_back_between_two_questions_hides_nothing(names, kind):
+    """glibc was told nothing, and who asked next was: nobody is unknown for it, or without his groups."""
+    names.service.cut[kind] = 1
+    verdict = await asked(peer(ADA), allow="@lab-drill")
+    assert verdict == Verdict(Outcome.ACCEPT, Principal("ada", ("lab-drill", "staff-drill")), "granted")
+
+
+async def test_answers_that_never_come_take_no_room(names: Names) -> None:
+    """Look-ups that hang for good end at the deadline, however many there are, and no process asks as it starts:
+    the next question is answered, although nothing that hung has returned."""
+    backend = make(0.3)
+    try:
+        names.service.lost = True
+        await backend.start()
+        for _ in range(2):
+            questions = (backend.check(peer(number)) for number in range(ADA, ADA + 8))
+            said = await asyncio.gather(*questions, return_exceptions=True)
+            assert {type(each) for each in said} == {Unavailable}
+        names.service.lost = False
+        assert await heard_at_last(backend) is Outcome.ACCEPT
+    finally:
+        await backend.aclose()
+
+
+async def heard_at_last(backend: LocalBackend) -> Outcome:
+    """What is heard of ``ada`` once a process has started."""
+    while True:
+        try:
+            return (await backend.check(peer(ADA))).outcome
+        except Unavailable:
+            await asyncio.sleep(0.05)
+
+
+async def test_an_account_may_be_in_many_groups(names: Names) -> None:
+    """More than there is room for at first, all of them are told; one without a name is left out."""
+    many = {number: f"g{number}" for number in range(71000, 71200)}
+    names.service.groups = {STAFF: "staff-drill", **many}
+    names.service.people[ADA] = Person("ada", STAFF, (*many, 71999))
+    verdict = await asked(peer(ADA))
+    assert verdict.principal == Principal("ada", tuple(sorted((*many.values(), "staff-drill"))))
+
+
+@pytest.mark.parametrize("group", ["a,b", "x" * 2000])
+async def test_an_account_that_no_reply_can_name_is_a_doubt(names, group):
+    """A name or group with a comma, or too long, lets nobody in, and is told as that one's trouble."""
+    names.service.groups[LAB] = group
+    assert await asked(peer(ADA)) == Verdict(Outcome.UNAVAILABLE, Principal(str(ADA)), "account_unusable")
+
+
+async def test_a_configuration_is_read_as_glibc_reads_it(
+    names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service whose module is missing is passed over, and one that glibc is told not to ask makes no account."""
+    for order, outcome in {
+        "drill missing files": Outcome.ACCEPT,
+        "files [NOTFOUND=return] drill": Outcome.UNKNOWN,
+    }.items():
+        folder = tmp_path / outcome.value
+        folder.mkdir()
+        monkeypatch.setenv("LD_PRELOAD", build(folder, names.proxy.port, order)["LD_PRELOAD"])
+        assert (await asked(peer(ADA))).outcome is outcome
+        assert (await asked(peer(NOBODY_HAS))).outcome is Outcome.UNKNOWN
+
+
+def test_accounts_are_what_the_standard_library_finds():
+    """Every account of this machine, by number and by name."""
     for account in pwd.getpwall():
-        assert accounts.name_of(account.pw_uid) == pwd.getpwuid(account.pw_uid).pw_name
-    assert accounts.name_of(NOBODY_HAS) is None
-    assert accounts.name_of((1 << 32) - 1) is None
+        same = pwd.getpwuid(account.pw_uid)
+        assert accounts.find_account(account.pw_uid) == accounts.Account(same.pw_name, same.pw_gid)
+        assert accounts.find_account(account.pw_name) == accounts.Account(account.pw_name, account.pw_gid)
+    assert accounts.find_account(NOBODY_HAS) is None
+    assert accounts.find_account((1 << 32) - 1) is None
+    assert accounts.find_account("no such account") is None
 
 
 @pytest.mark.parametrize(
