@@ -71,10 +71,10 @@ class Ward:
         """All credentials at once, each from a place of its own, and the neighbour behind them: (status of each,
         the order of the answers)."""
         mechanism = self.patient.mechanism
-        sent = {
-            self._asking.send(*credentials, domain="sick", mechanism=mechanism, address=f"192.0.2.{number}"): who
-            for number, (who, credentials) in enumerate(self._who.items())
-        }
+        sent: dict[bytes, str] = {}
+        for number, (who, credentials) in enumerate(self._who.items()):
+            address = self.patient.addresses.get(who, f"192.0.2.{number}")
+            sent[self._asking.send(*credentials, domain="sick", mechanism=mechanism, address=address)] = who
         sent[self._asking.send(BOB, domain="orders")] = "neighbour"
         statuses: dict[str, int] = {}
         for _ in sent:
@@ -112,7 +112,9 @@ def test_no_fault_makes_a_wrong_answer(
             configuration=patient.configuration,
         )
         text = patient.head + CONFIGURATION + more
-        zapd = stack.enter_context(Zapd(tmp_path / "zapd", configuration=text, database=patient.database))
+        zapd = Zapd(tmp_path / "zapd", configuration=text, database=patient.database)
+        zapd.environment.update(patient.environment)
+        stack.enter_context(zapd)
         zapd.add_key(z85(BOB), "bob", domains=["orders"])
         patient.prepare(zapd)
         ward = Ward(zapd, stack.enter_context(Asking(zapd)), patient)

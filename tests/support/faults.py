@@ -29,7 +29,7 @@ import importlib
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -75,17 +75,21 @@ class Patient:
     table: str
     """TOML: ``type`` and the plugin's settings. Under the name ``sick`` it is asked by the domain ``sick``."""
     good: tuple[bytes, ...]
-    """Credentials as ZAP carries them: name and password, or a key."""
+    """Credentials as ZAP carries them: name and password, a key, or none where the address is the credential."""
     unknown: tuple[bytes, ...]
     faults: Mapping[str, Fault]
     heal: Callable[[], object]
     wrong: tuple[bytes, ...] | None = None
     """Of somebody known; None where there is no such thing."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Where ``good``, ``unknown`` and ``wrong`` come from; of those not named each has a place of its own."""
     mechanism: str = "PLAIN"
     configuration: str = ""
-    """More TOML, behind everything else."""
+    """More TOML, behind everything else: of the domain, until a table begins."""
     head: str = ""
     """More TOML, before everything else."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that zapd runs with, beside the test's own."""
     database: str | None = None
     """The URL of zapd's own registry; SQLite where there is none."""
     prepare: Callable[[Zapd], object] = lambda _zapd: None
