@@ -12,7 +12,7 @@ TEST_PACKAGES  := postgresql slapd ldap-utils openssl libpam-pwdfile libpam-wrap
 BENCH_PACKAGES := libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc libc6-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test faults lint format bench clean packages-test packages-bench
+.PHONY: help serve demo test coverage faults lint format bench clean packages-test packages-bench
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,8 +24,12 @@ serve: $(VENV)/.server  ## run zapd here; the first time, write a configuration
 demo: $(VENV)/.server  ## watch zapd admit one client, refuse another, and revoke the first
 	exec $(BIN)/zapd demo
 
-test: packages-test lint $(VENV)/.kerberos  ## everything that CI runs: format, lint, types, layers, tests with coverage
+test: packages-test lint $(VENV)/.kerberos  ## everything that CI runs: format, lint, types, layers, tests
 	@sh scripts/test.sh '$(BIN)/python' '$(WORKERS)' $(PYTEST)
+
+coverage: packages-test $(VENV)/.dev $(VENV)/.kerberos  ## the tests once more, slower, and what they leave out: of the engine nothing
+	$(BIN)/python -m pytest -q tests/zmtp --cov=zapd/zmtp --cov-report=term --cov-fail-under=100
+	@sh scripts/test.sh '$(BIN)/python' '$(WORKERS)' --cov --cov-report=term $(PYTEST)
 
 faults: packages-test $(VENV)/.dev $(VENV)/.kerberos  ## every backend broken in every way, as a table
 	$(BIN)/python -m pytest -q tests/backends/test_backend_faults.py

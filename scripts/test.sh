@@ -11,7 +11,7 @@ workers=$2
 shift 2
 handful=3
 
-"$python" -m pytest -n auto --maxprocesses "$workers" --dist loadgroup --cov --cov-report=term --cache-clear "$@"
+"$python" -m pytest -n auto --maxprocesses "$workers" --dist loadgroup --cache-clear "$@"
 code=$?
 [ "$code" = 1 ] || exit "$code" # 1 is "tests failed"; whatever else went wrong is no test's second try
 

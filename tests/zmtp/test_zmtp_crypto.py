@@ -64,6 +64,19 @@ def test_sizes_around_the_scratch_buffer(kind: Callable[[bytes], BoxLike], size:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_many_at_once_are_as_one_by_one(kind: Callable[[bytes], BoxLike]) -> None:
+    """Whatever their sizes, in order; and one that does not open spoils them all."""
+    contents = [os.urandom(size) for size in (0, 60, 496, 497, 5000, 1)]
+    nonces = [os.urandom(24) for _ in contents]
+    sealed = kind(KEY).seal_all(contents, nonces)
+    assert sealed == [bindings.crypto_box_afternm(*each, KEY) for each in zip(contents, nonces, strict=True)]
+    assert kind(KEY).open_all(sealed, nonces) == contents
+    for bad in (sealed[0][:15], sealed[1][:-1], sealed[4][:-1]):
+        with pytest.raises(CryptoError):
+            kind(KEY).open_all([*sealed[:2], bad], nonces[:3])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_does_not_open(kind: Callable[[bytes], BoxLike]) -> None:
     """Too short, another key, another nonce, one bit changed, cut or lengthened: CryptoError, small and large."""
     for content in (b"content", bytes(1000)):
@@ -93,6 +106,10 @@ def test_lengths_that_c_would_not_check() -> None:
             Box(KEY).seal(b"x", nonce)
         with pytest.raises(ValueError, match="24 octets"):
             Box(KEY).open(bytes(17), nonce)
+        with pytest.raises(ValueError, match="24 octets"):
+            Box(KEY).seal_all([b"x", b"y"], [NONCE, nonce])
+        with pytest.raises(ValueError, match="24 octets"):
+            Box(KEY).open_all([bytes(17), bytes(17)], [NONCE, nonce])
 
 
 def test_without_pynacls_inside_the_public_functions_serve(monkeypatch: pytest.MonkeyPatch) -> None:

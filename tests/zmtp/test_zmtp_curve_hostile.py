@@ -510,6 +510,7 @@ def test_many_messages_at_once_are_held_to_the_same_rules(start: Start, last: in
     with pytest.raises(PeerError, match="does not rise"):
         cipher.open(bodies[2])
     cipher.open_all(bodies[4:], contents)
+    cipher.open_all([], contents)
     assert contents[3:] == [b"\x014", b"\x025"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.zmtp_pairs import ToyCipher
 
@@ -55,6 +55,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:stop] for start, stop in pairwise(edges)]
 
 
+@example([[b"short", bytes(255), bytes(256)]])
 @given(st.lists(PARTS, max_size=5))
 def test_sealing_clear_frames_is_sealing_the_messages(messages: list[list[bytes]]) -> None:
     """Replies that were encoded for anybody travel inside a cipher as if they had been sealed part by part."""
