@@ -129,8 +129,8 @@ async def test_keys_that_are_somebody_elses_are_refused_in_an_import_too(admin: 
 
 
 async def test_an_import_without_a_journal_changes_nothing(admin: Admin):
-    """It may open access: while the journal cannot be written nothing goes in; one that fails half-way is
-    journalled later, each event once."""
+    """It may open access: while the journal cannot be written nothing goes in; where it breaks half-way, all is in
+    force, and what is missing is journalled later, each event once."""
     octets = _csv(*(f"{_quoted(_z85())},u" for _ in range(1100)))
     admin.journal.writable = False
     with pytest.raises(Unavailable):
@@ -144,8 +144,9 @@ async def test_an_import_without_a_journal_changes_nothing(admin: Admin):
         await record(batch)
 
     admin.journal.record_changes = fails_later  # type: ignore[method-assign]
-    with pytest.raises(Unavailable, match="journalled later"):
+    with pytest.raises(Unavailable, match="is made and in force"):
         await _import(admin, octets)
+    assert admin.journal.story.count("in force key") == 1100
     admin.journal.record_changes = record  # type: ignore[method-assign]
     admin.journal.broken = False
     assert _count(admin) == (1100, 1100)

@@ -142,6 +142,20 @@ async def test_a_crash_between_commit_and_journal_is_made_good_once(engine: Engi
         assert [row.instance for row in ChangeLog().unjournalled(connection)] == ["two"]
 
 
+async def test_a_journal_that_breaks_behind_the_commit_is_said_truly(admin: Admin):
+    """The caller hears that the change is made and in force, and that its record follows: both are so. The record
+    comes once."""
+    admin.journal.broken = True
+    with pytest.raises(Unavailable, match=r"is made and in force.*record.*follows"):
+        await admin.keys.add(ADMIN, NewKey(generate_keypair()[0], "alice"))
+    assert admin.journal.story == ["in force key"]
+    assert [key.user for key in (await admin.keys.list(ADMIN)).items] == ["alice"]
+    admin.journal.broken = False
+    assert await admin.road.journal_missing() == 1
+    assert admin.journal.story == ["in force key", "journal key.add"]
+    assert await admin.road.journal_missing() == 0
+
+
 async def test_an_offline_change_is_journalled_by_the_next_server(engine: Engine):
     """A token made beside a stopped server works, and its event waits for whoever starts first."""
     tokens = TokenService(ChangeRoad(engine))

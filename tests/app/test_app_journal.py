@@ -15,6 +15,7 @@ from support.app_scene import ALICE, BOB, CONFIGURATION, STRANGER, Asking, parts
 from support.serving import Zapd
 
 from zapd.audit.instance import list_instances
+from zapd.zmtp.keys import encode_key, generate_keypair
 
 SIZE = 256 * 1024
 
@@ -96,6 +97,28 @@ def test_a_full_disk_makes_decisions_300_and_heals_by_itself(zapd: Zapd) -> None
         assert zapd.stop() == 0
         verified = zapd.run("audit", "verify")
         assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_a_disk_that_fills_behind_a_commit_is_said_truly(zapd: Zapd) -> None:
+    """Keys are added until the journal breaks: the first that hears so is registered as it was told, and on record
+    once there is room; it is there once."""
+    with small_disk(zapd) as folder:
+        zapd.start()
+        filler = fill(folder)
+        answers = []
+        while not answers or answers[-1].status_code == 201:
+            key = {"public_key": encode_key(generate_keypair()[0]), "user": "eve", "domains": ["orders"]}
+            answers.append(zapd.call("POST", "/v1/keys", key))
+        assert answers[-1].status_code == 503
+        assert "is made and in force" in answers[-1].json()["detail"]
+        added = zapd.ask("GET", "/v1/keys?limit=500")["items"]
+        assert key["public_key"] in [each["public_key"] for each in added]
+        later = zapd.call("POST", "/v1/keys", key | {"public_key": encode_key(generate_keypair()[0])})
+        assert "nothing that opens access is done now" in later.json()["detail"]
+        filler.unlink()
+        assert wait_for(lambda: zapd.journal().count('"event":"key.add"') == len(added))
+        recorded = [each["subject"] for each in records(zapd) if each["event"] == "key.add"]
+        assert sorted(recorded) == sorted(each["id"] for each in added)
 
 
 def test_a_journal_that_is_read_only_at_start_is_waited_for(zapd: Zapd) -> None:

@@ -3,7 +3,9 @@
 One transaction with the row and its change-log row, which holds the whole audit event; commit; the journal
 takes the event; the change feed brings it into force; only then the answer. A change that closes access takes
 force before it is journalled, and goes through while the journal cannot be written: the change log holds its
-event until then. A change that opens access does not (contract, "A change").
+event until then. A change that opens access does not (contract, "A change"). Where the journal breaks behind the
+commit nothing can be undone: as after a crash there, the change is in force and its record follows from the change
+log, and the caller is told so.
 """
 
 from __future__ import annotations
@@ -47,6 +49,9 @@ _PAGE: Final = 500
 """Events of an import that are in memory together."""
 
 _NO_JOURNAL: Final = "The journal cannot be written, so nothing that opens access is done now. Try again later."
+_RECORD_FOLLOWS: Final = (
+    "The change is made and in force. Its record follows: the journal could not take it at once."
+)
 
 
 class Recorder(Protocol):
@@ -255,13 +260,15 @@ class ChangeRoad:
             result, changes = await _off_the_loop(lambda: self._commit(work), self._writer)
             if changes:
                 if opens:
-                    await self._record(changes, opens)
+                    recorded = await self._record(changes)
                     await self._bring_into_force()
+                    if not recorded:
+                        raise Unavailable(_RECORD_FOLLOWS)
                 else:
                     try:
                         await self._bring_into_force()
                     finally:
-                        await self._record(changes, opens)
+                        await self._record(changes)
             return result
         finally:
             self._order.release()
@@ -308,12 +315,12 @@ class ChangeRoad:
 
     async def _move_in(self, stage: Stage, many: Many[Result]) -> None:
         """Called with the turn, which it gives back."""
-        held = True
+        held = recorded = True
         try:
             recorder = self._recorder
             self._insist_on_journal()
             first, last = await _off_the_loop(lambda: self._commit_many(stage, many), self._writer)
-            while recorder is not None and first < last:
+            while recorder is not None and recorded and first < last:
                 page = await self.read(
                     lambda found, after=first: self._log.between(  # type: ignore[misc]  # bound at once
                         found, after, last, limit=_PAGE
@@ -324,13 +331,15 @@ class ChangeRoad:
                 # Who looks for what a crash kept out of the journal may have had a turn before us.
                 owed = [row for row in page if not row.journalled and row.sequence not in self._unmarked]
                 if owed:
-                    await self._record([_numbered(row) for row in owed], opens=True)
+                    recorded = await self._record([_numbered(row) for row in owed])
                 first = page[-1].sequence
                 self._order.release()
                 held = False
                 await self._order.acquire()
                 held = True
             await self._bring_into_force()
+            if not recorded:
+                raise Unavailable(_RECORD_FOLLOWS)
         finally:
             if held:
                 self._order.release()
@@ -373,24 +382,22 @@ class ChangeRoad:
             "instance": "" if self._recorder is None else self._recorder.instance,
         }
 
-    async def _record(self, changes: Sequence[tuple[int, AuditEvent]], opens: bool) -> None:
+    async def _record(self, changes: Sequence[tuple[int, AuditEvent]]) -> bool:
+        """Whether the journal took them; if not, `journal_missing` will bring them there."""
         if self._recorder is None:
-            return
+            return True
         try:
             await self._recorder.record_changes(changes)
         except JournalUnavailable:
-            if opens:
-                raise Unavailable(
-                    "The change is made, but the journal could not take it at once; it will be journalled later."
-                ) from None
             _log.warning("change %d waits for the journal: it cannot be written", changes[0][0])
-            return
+            return False
         self._unmarked.update(sequence for sequence, _event in changes)
         try:
             await _off_the_loop(self._mark, self._writer)
         except Unavailable:
             # It is in the journal, which is what counts; the next mark takes this one along.
             _log.warning("change %d is journalled, but could not be marked so", changes[0][0])
+        return True
 
     async def _bring_into_force(self) -> None:
         if self._feed is not None:
