@@ -50,6 +50,14 @@ NEVER = float("inf")
 
 _TRYING = zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECTED
 _GIVEN_UP = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_WATCHED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED
+    | _GIVEN_UP
+    | _TRYING
+)
 
 
 class Upstream:
@@ -210,14 +218,12 @@ class Upstream:
             socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public_key)
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret_key)
             socket.setsockopt(zmq.CURVE_SERVERKEY, server_keys[self._key_number % len(server_keys)])
-        self.monitor = socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED
-            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-            | zmq.EVENT_DISCONNECTED
-            | zmq.EVENT_CLOSED
-            | _GIVEN_UP
-            | _TRYING
-        )
+        watched = f"inproc://zapd.agent.monitor-{socket.FD}"
+        socket.monitor(watched, _WATCHED)
+        # Known before it is connected, which pyzmq's own get_monitor_socket() does the other way round: a context
+        # that ends in between waits for this socket, too.
+        self.monitor = self._context.socket(zmq.PAIR)
+        self.monitor.connect(watched)
         socket.connect(self.endpoint.address)
 
     def _unlink(self) -> None:
