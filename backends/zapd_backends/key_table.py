@@ -13,10 +13,11 @@ Knows the clock only by what it is told, and no verdicts: those are `sql`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import islice
 from typing import Final
 
-from zapd.auth.admission import card_of, encode_admission
+from zapd.auth.admission import MARK, card_of, encode_admission
 from zapd.auth.backend import Admission
 from zapd.errors import InvalidInput
 from zapd.store.domains import Grant
@@ -31,6 +32,8 @@ _START: Final = _GRANT + 18
 """Where the admission begins."""
 _NEVER: Final = b"9" * 18
 _MOST_GRANTS: Final = 1 << 16
+_SLICE: Final = 5_000
+"""Records that `KeyTable.search` looks at without a pause: some milliseconds."""
 
 
 class KeyTable:
@@ -49,6 +52,18 @@ class KeyTable:
     def update(self, records: Mapping[bytes, bytes]) -> None:
         """Put packed records in the place of what was known of these keys."""
         self._records.update(records)
+
+    def search(self, marks: Set[bytes]) -> Iterator[list[bytes]]:
+        """Find the keys with these fingerprints (43 characters of ordinary base64), slice by slice through all
+        that there are. Between two slices keys may be asked about, and none may come or go."""
+        rows = iter(self._records.items())
+        while some := list(islice(rows, _SLICE)):
+            yield [key for key, record in some if _mark(record) in marks]
+
+    def remove(self, keys: Iterable[bytes]) -> None:
+        """Know these no more."""
+        for key in keys:
+            del self._records[key]
 
     def facts(self, key: bytes) -> KeyFacts | None:
         """All that is known of a key."""
@@ -112,6 +127,11 @@ class KeyTable:
         if not not_before:
             self._records[key] = record
         return record
+
+
+def _mark(record: bytes) -> bytes:
+    """The fingerprint, of a ready record or a packed one."""
+    return record[MARK:] if record[0] == _READY else record.split(SEPARATOR, 4)[3]
 
 
 def _extremes(records: list[bytes | None]) -> tuple[bytes, bytes]:

@@ -6,12 +6,15 @@ import json
 from base64 import b64encode
 from hashlib import sha256
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zapd_backends import key_table
 from zapd_backends.key_table import KeyTable
 
 from zapd.auth.admission import card_of
 from zapd.store.snapshot import NEVER, SEPARATOR
+from zapd.zmtp.keys import fingerprint
 
 NOW = 1_800_000_000.0
 
@@ -103,3 +106,19 @@ def test_what_changes_takes_the_place_of_what_was_ready() -> None:
     assert facts is not None
     assert facts.state == "revoked"
     assert facts.expires == NEVER
+
+
+def test_keys_are_found_by_their_fingerprints_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In slices, between which others are asked about for the first time; what is not there is not found."""
+    monkeypatch.setattr(key_table, "_SLICE", 2)
+    row: Row = ("active", None, None, ("*",), (), "alice")
+    table = KeyTable({key_of(number): packed(number, row) for number in range(7)})
+    table.recall([key_of(1)], "orders", NOW)
+    marks = {fingerprint(key_of(number)).removeprefix("SHA256:").encode() for number in (1, 5, 9)}
+    slices = []
+    for some in table.search(marks):
+        table.recall([key_of(number) for number in range(7)], "orders", NOW)
+        slices.append(some)
+    assert slices == [[key_of(1)], [], [key_of(5)], []]
+    table.remove([key_of(1), key_of(5)])
+    assert [number for number in range(7) if table.facts(key_of(number)) is None] == [1, 5]

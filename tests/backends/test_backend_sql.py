@@ -311,6 +311,45 @@ async def test_many_changes_at_once_are_all_taken(harness: Harness, monkeypatch:
     assert {harness.ask(record)[0] for record in records} == {Outcome.LOCKED}
 
 
+async def test_a_key_that_is_removed_is_known_no_more(harness: Harness, monkeypatch: pytest.MonkeyPatch):
+    """Whether it was asked about before or not, and without reading the others again: with a million that takes
+    seconds, in which no revocation would take force. What else changed is in force."""
+    records = [key_record() for _ in range(50)]
+    harness.put(*records)
+    await harness.backend.start()
+    for record in records[::2]:
+        assert harness.ask(record)[0] is Outcome.ACCEPT
+    monkeypatch.setattr(sql, "load_keys", None)
+    with writing(harness.engine) as connection:
+        for record in records[:4]:
+            KeyRegistry().remove(connection, record.fingerprint)
+            ChangeLog().append(connection, kind="key", subject=record.fingerprint, time=MOMENT, event="{}")
+    harness.put(replace(records[4], state=KeyState.REVOKED))
+    before = harness.forgotten
+    await harness.feed.catch_up()
+    assert harness.forgotten > before
+    assert {harness.ask(record)[0] for record in records[:4]} == {Outcome.UNKNOWN}
+    assert harness.ask(records[4])[0] is Outcome.LOCKED
+    assert {harness.ask(record)[0] for record in records[5:]} == {Outcome.ACCEPT}
+    assert len(harness.backend) == 46
+
+
+async def test_a_key_that_came_and_went_between_two_looks_is_nobodys(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+):
+    """The change log tells of a key that neither memory nor the registry has."""
+    kept, gone = key_record(), key_record()
+    harness.put(kept)
+    await harness.backend.start()
+    monkeypatch.setattr(sql, "load_keys", None)
+    harness.put(gone)
+    with writing(harness.engine) as connection:
+        KeyRegistry().remove(connection, gone.fingerprint)
+        ChangeLog().append(connection, kind="key", subject=gone.fingerprint, time=MOMENT, event="{}")
+    await harness.feed.catch_up()
+    assert [harness.ask(record)[0] for record in (kept, gone)] == [Outcome.ACCEPT, Outcome.UNKNOWN]
+
+
 async def test_a_database_that_went_away_stops_no_answer(harness: Harness):
     """What memory knows is answered while the database is gone, nothing is learned from the outage, and what
     changed is learned when it is back."""
