@@ -441,6 +441,37 @@ def test_a_mechanism_that_no_backend_answers_is_warned_of(
     assert any(told in each for each in warnings) is warned
 
 
+@pytest.mark.parametrize(
+    ("listen", "mechanisms", "backends", "warned"),
+    [
+        ("tcp://*:9027", '["NULL"]', '["peers"]', True),
+        ("tcp://192.0.2.7:9027", '["NULL", "CURVE"]', '["keys", "peers"]', True),
+        ("tcp://127.0.0.1:9027", '["NULL"]', '["peers"]', False),
+        ("ipc://zap.sock", '["NULL"]', '["peers"]', False),
+        ("tcp://*:9027", '["NULL", "CURVE"]', '["keys"]', False),
+        ("tcp://*:9027", '["CURVE"]', '["keys", "peers"]', False),
+        ("tcp://*:", '["NULL"]', '["peers"]', False),
+    ],
+)
+def test_this_machines_users_on_the_word_of_other_machines_are_warned_of(
+    write: Write, listen: str, mechanisms: str, backends: str, warned: bool
+) -> None:
+    """A backend that answers NULL goes by the address alone, and an agent elsewhere says it of its own machine: by
+    default every agent may ask under NULL."""
+    path = write(
+        f'[[zap]]\nlisten = "{listen}"\nmechanism = "CURVE"\n'
+        '[backend.keys]\ntype = "sql"\n[backend.peers]\ntype = "local"\n'
+        f'[domain.desk]\nmechanisms = {mechanisms}\nallow = ["ipc"]\nbackends = {backends}\n'
+    )
+    try:
+        found = load(path).warnings
+    except InvalidConfiguration as error:  # an endpoint that is nowhere
+        found = error.warnings
+    told = [each for each in found if "word of agents" in each.problem]
+    assert [(each.setting, each.line) for each in told] == ([("domain.desk.backends", 11)] if warned else [])
+    assert all("--mechanism" in each.mend for each in told)
+
+
 def test_two_endpoints_on_one_address_are_refused(write: Write) -> None:
     """The second one is the mistake; port 0 is a new port each time."""
     (found,) = mistakes(write('[[zap]]\nlisten = "tcp://127.0.0.1:1"\n' * 2))

@@ -19,7 +19,8 @@ from zapd.auth.hashing import HashPool
 from zapd.auth.scrub import Scrubber
 from zapd.config.findings import Findings
 from zapd.config.sections import BackendSection, Sections
-from zapd.errors import ConfigurationError
+from zapd.errors import ConfigurationError, InvalidInput
+from zapd.net.address import parse_address
 from zapd.store.engine import open_engine
 
 
@@ -41,6 +42,7 @@ def ask_plugins(
             if made is not None:
                 answered[name] = made.mechanisms
     _check_domains(sections, answered, findings)
+    _check_whose_word(sections, base, answered, findings)
     if engine is not None:
         engine.dispose()
 
@@ -61,6 +63,32 @@ def _check_domains(sections: Sections, answered: Mapping[str, frozenset[str]], f
                     "add one that does"
                     + (", or name none: then allow alone grants" if mechanism == "NULL" else ""),
                 )
+
+
+def _check_whose_word(
+    sections: Sections, base: Path, answered: Mapping[str, frozenset[str]], findings: Findings
+) -> None:
+    """Warn where a backend says by the address alone who somebody is, as it must under NULL, and another machine
+    may tell the address: a user's number is somebody else's there."""
+    if not any(_is_public(endpoint.listen, base) for endpoint in sections.zap):
+        return
+    for pattern, domain in sections.domain.items():
+        for link in domain.backends:
+            if "NULL" in domain.mechanisms and "NULL" in answered.get(link.backend, ()):
+                findings.warn(
+                    ("domain", pattern, "backends"),
+                    f"under NULL {link.backend} says who somebody is on the word of agents, also of those on "
+                    "other machines, whose users it does not know",
+                    "unless all machines have the same accounts, enrol agents of others for other domains, or "
+                    "without NULL (zapd agent enroll --domain, --mechanism)",
+                )
+
+
+def _is_public(listen: str, base: Path) -> bool:
+    try:
+        return parse_address(listen, base).is_public
+    except InvalidInput:
+        return False  # reported with the endpoint
 
 
 def _ask(
