@@ -3,13 +3,14 @@
 # ruff: noqa: F811 - fixtures come in by import
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 from support.store_fixtures import (  # noqa: F401 - fixtures
     MOMENT,
     engine,
@@ -132,6 +133,36 @@ def test_who_became_an_agent_waits_no_longer(engine: Engine) -> None:
             assert REGISTRY.counts(connection, MOMENT)[1]
             REGISTRY.sweep(connection, MOMENT)
             assert REGISTRY.counts(connection, MOMENT) == ({"orders": len(left)}, False)
+
+
+def test_very_many_keys_beside_it_slow_nothing_down(engine: Engine) -> None:
+    """Each row of the list is looked up among the keys. PostgreSQL would go through all keys for each row, where
+    they are too many for a hash in memory, and the list could be neither shown nor swept."""
+    postgresql = engine.dialect.name == "postgresql"
+    with writing(engine) as connection:
+        KeyRegistry().add(connection, key_record(key(0)))
+        names = [f'"{column.name}"' for column in tables.keys.c]
+        octets = "decode(lpad(to_hex(n), 64, '0'), 'hex')" if postgresql else "CAST(printf('%032d', n) AS BLOB)"
+        made = ", ".join({'"fingerprint"': "'f' || n", '"public_key"': octets}.get(name, name) for name in names)
+        numbers = (
+            "WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < 100000) SELECT n FROM g"
+        )
+        many = f"INSERT INTO keys ({', '.join(names)}) SELECT {made} FROM keys, ({numbers}) AS numbers"
+        connection.execute(text(many))
+        for start in range(0, 4000, 500):
+            seen = [
+                sighting(10**9 + n, f"192.0.2.{n % 250}", agent=f"a{n % 30}") for n in range(start, start + 500)
+            ]
+            REGISTRY.note(connection, seen, Bounds(domain=4000))
+        connection.execute(text("ANALYZE"))
+    with writing(engine) as connection:
+        if postgresql:
+            connection.execute(text("SET LOCAL work_mem = '64kB'"))
+        began = time.perf_counter()
+        assert REGISTRY.counts(connection, MOMENT) == ({"orders": 4000}, False)
+        assert len(REGISTRY.page(connection, limit=100)) == 100
+        REGISTRY.sweep(connection, MOMENT)
+        assert time.perf_counter() - began < 2
 
 
 @given(

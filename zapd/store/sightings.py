@@ -24,6 +24,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     func,
     insert,
     or_,
@@ -78,7 +79,9 @@ _CHANGING: Final = ("rule", "source", "address", "agent", "last_seen", "tries")
 """What another sighting changes of a row."""
 _MOST_TRIES: Final = 2**31 - 1
 _SOMEBODYS: Final = or_(
-    sightings.c.fingerprint.in_(select(keys.c.fingerprint)), AgentRegistry().holds(sightings.c.public_key)
+    # Not IN: PostgreSQL would look through all keys for each row, where a million are too many for a hash.
+    exists().where(keys.c.fingerprint == sightings.c.fingerprint).correlate(sightings),
+    AgentRegistry().holds(sightings.c.public_key),
 )
 """Registered, or an agent's, since it was seen."""
 
