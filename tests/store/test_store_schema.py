@@ -1,7 +1,9 @@
 """The schema: from nothing to newest, told apart from older and newer, the same as the tables say."""
 
+import sqlite3
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,6 +61,23 @@ def test_upgrades_started_together_all_succeed(database_url: str, tmp_path: Path
     finally:
         for engine in engines:
             engine.dispose()
+
+
+def test_a_new_file_that_another_is_writing_to_is_waited_for(tmp_path: Path):
+    """SQLite gives up at once there: two programs that meet on a fresh registry would not both start."""
+    engine = open_engine("sqlite:///zapd.db", tmp_path, create=True)
+    other = sqlite3.connect(tmp_path / "zapd.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    ending = threading.Timer(0.2, other.execute, ("COMMIT",))
+    ending.start()
+    try:
+        schema.upgrade(engine)
+        with reading(engine) as connection:
+            assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+    finally:
+        ending.join()
+        other.close()
+        engine.dispose()
 
 
 def test_an_upgrade_that_fails_leaves_nothing(empty_engine: Engine):

@@ -8,6 +8,8 @@ changes one after another, so that the change log's order is the order in which 
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any, Final, cast
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -23,6 +25,9 @@ from zapd.errors import ConfigurationError
 
 WAIT: Final = 5.0
 """Seconds that a statement, a lock, a connection or a place in the pool is waited for."""
+
+_LOOK: Final = 0.01
+"""Seconds between two tries where SQLite itself does not wait."""
 
 PATIENCE: Final = 7.0
 """Seconds after which a PostgreSQL that says nothing at all is given up: a little after its own timeouts."""
@@ -129,12 +134,27 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -
     cursor = connection.cursor()
     try:
         cursor.execute(f"PRAGMA busy_timeout = {int(WAIT * 1000)}")
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _to_wal(cursor)
         # NORMAL may lose the last commits at a power cut: an acknowledged revocation would be gone.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
     finally:
         cursor.close()
+
+
+def _to_wal(cursor: DBAPICursor) -> None:
+    """Of a new file. SQLite does not wait for another that is just making its tables, whatever ``busy_timeout``
+    says, so it is done here."""
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                raise
+            time.sleep(_LOOK)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
