@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from zapd.auth.terms import Terms
 from zapd.auth.throttle import Throttle
 
@@ -16,6 +18,18 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def waits(clock: Clock, guesses: Iterable[Callable[[], str]]) -> list[float]:
+    """How long each of these guesses has to wait, one after the other: each gives the reason of its 300, or
+    nothing once it is asked about."""
+    found = []
+    for guess in guesses:
+        began = clock.now
+        while guess():
+            clock.now += 0.25
+        found.append(clock.now - began)
+    return found
 
 
 def throttle(clock: Clock, **terms: object) -> Throttle:
