@@ -25,7 +25,7 @@ from zapd.store.feed import Change
 from zapd.store.keys import KeyState
 from zapd.store.snapshot import NEVER, UserFacts, load_keys, load_some_keys, load_users
 from zapd.store.users import UserState
-from zapd.zmtp.keys import fingerprint_id
+from zapd.zmtp.keys import fingerprint_id, mark_of
 from zapd_backends.key_table import KeyTable
 
 CLOCK_TOLERANCE: Final = 60.0
@@ -225,7 +225,7 @@ class SqlBackend:
     async def _take_away(self, table: KeyTable, fingerprints: set[str]) -> None:
         """Know keys no more that were removed. The feed tells their fingerprints, by which the table cannot be
         asked: it is looked through, with pauses, in a fraction of the time of reading it anew."""
-        marks = {each.replace("-", "+").replace("_", "/").encode() for each in fingerprints}
+        marks = {mark_of(each).encode() for each in fingerprints}
         found: list[bytes] = []
         for some in table.search(marks):
             found += some

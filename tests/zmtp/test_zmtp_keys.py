@@ -133,6 +133,16 @@ def test_fingerprints_are_openssh_shaped() -> None:
     assert len(keys.fingerprint_id(KEYS["C"])) == 43
 
 
+@given(st.binary(min_size=32, max_size=32))
+def test_the_spellings_of_a_fingerprint_lead_to_each_other(key: bytes) -> None:
+    """OpenSSH's, with its prefix and without, and that of URLs."""
+    shown, identifier = keys.fingerprint(key), keys.fingerprint_id(key)
+    mark = shown.removeprefix("SHA256:")
+    assert keys.identifier_of(shown) == keys.identifier_of(mark) == keys.identifier_of(identifier) == identifier
+    assert keys.mark_of(identifier) == mark
+    assert keys.fingerprint_of(identifier) == shown
+
+
 @settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32))
 def test_every_honest_public_key_may_be_registered(secret: bytes) -> None:

@@ -23,7 +23,7 @@ from zapd.auth.question import folded_name
 from zapd.store.bans import BanKind, BanRecord
 from zapd.store.domains import Grant, is_everywhere
 from zapd.zap import REFUSED, TRY_AGAIN
-from zapd.zmtp.keys import fingerprint
+from zapd.zmtp.keys import fingerprint, mark_of
 
 REASONS: Final = {kind: f"banned_{kind.value}" for kind in BanKind}
 """Reason codes."""
@@ -86,7 +86,7 @@ class Bans:
                 case BanKind.ADDRESS:
                     self._addresses.add(record.subject, ban)
                 case BanKind.KEY:
-                    mark = record.subject.replace("-", "+").replace("_", "/").encode("ascii")
+                    mark = mark_of(record.subject).encode("ascii")
                     self._keys.setdefault(mark, []).append(ban)
                 case BanKind.USER:
                     self._users.setdefault(folded_name(record.subject), []).append(ban)

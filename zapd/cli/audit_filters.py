@@ -69,5 +69,6 @@ def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def fingerprint_of(key: str) -> str:
     """``SHA256:…`` of whatever names a key."""
-    name = KeyName().convert(key, None, None)
-    return "SHA256:" + name.replace("-", "+").replace("_", "/")
+    from zapd.zmtp import keys
+
+    return keys.fingerprint_of(KeyName().convert(key, None, None))

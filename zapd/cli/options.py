@@ -242,7 +242,9 @@ class KeyName(click.ParamType[str]):
         value = value.removeprefix(_NO_OPTION)
         fingerprint = _FINGERPRINT.fullmatch(value)
         if fingerprint is not None:
-            return fingerprint[1].replace("+", "-").replace("/", "_")
+            from zapd.zmtp.keys import identifier_of
+
+            return identifier_of(fingerprint[1])
         if _FINGERPRINT_ID.fullmatch(value):
             return str(value)
         if value.startswith("SHA256:"):

@@ -37,6 +37,21 @@ def fingerprint_id(public_key: bytes) -> str:
     return base64.urlsafe_b64encode(sha256(public_key).digest()).rstrip(b"=").decode("ascii")
 
 
+def identifier_of(fingerprint: str) -> str:
+    """What `fingerprint_id` gives, of the text that `fingerprint` gives, with ``SHA256:`` or without."""
+    return fingerprint.removeprefix("SHA256:").replace("+", "-").replace("/", "_")
+
+
+def mark_of(identifier: str) -> str:
+    """The other way, without ``SHA256:``: 43 characters of ordinary base64."""
+    return identifier.replace("-", "+").replace("_", "/")
+
+
+def fingerprint_of(identifier: str) -> str:
+    """The text that `fingerprint` gives, of what `fingerprint_id` gives."""
+    return "SHA256:" + mark_of(identifier)
+
+
 def decode_public_key(text: str) -> bytes:
     """The 32 octets of a Z85 public key of exactly 40 characters.
 

@@ -16,6 +16,7 @@ from zapd.admin.roles import Actor
 from zapd.admin.services.audit import Still
 from zapd.admin.services.tokens import PREFIX, digest
 from zapd.errors import InvalidInput, Unauthenticated, ZapdError
+from zapd.zmtp.keys import identifier_of
 
 _TAG: Final = 16
 """Octets in front of a cursor that show whose it is."""
@@ -184,7 +185,7 @@ Version = Annotated[int | None, Depends(_version)]
 
 def fingerprint_path(text: str) -> str:
     """A fingerprint of a URL: the 43 characters, or as OpenSSH writes it."""
-    found = text.removeprefix("SHA256:").replace("+", "-").replace("/", "_")
+    found = identifier_of(text)
     if len(found) != 43 or not found.isascii() or "\0" in found:
         raise InvalidInput("A fingerprint is the 43 characters of URL-safe base64, or SHA256: and 43 characters.")
     return found

@@ -15,7 +15,7 @@ from zapd.store.keys import KeyRecord
 from zapd.store.sightings import Sighting
 from zapd.store.tokens import TokenRecord
 from zapd.store.users import UserRecord
-from zapd.zmtp.keys import encode_key, fingerprint
+from zapd.zmtp.keys import encode_key, fingerprint, fingerprint_of
 
 
 def key_out(record: KeyRecord, use: LastUse | None = None, sightings: Iterable[Sighting] = ()) -> KeyOut:
@@ -92,13 +92,12 @@ def agent_out(record: AgentRecord) -> AgentOut:
 
 def ban_out(record: BanRecord, moment: datetime) -> BanOut:
     """``moment``: now, for its state."""
-    mark = record.subject.replace("-", "+").replace("_", "/")
     over = record.expires is not None and record.expires <= moment
     return BanOut(
         id=record.id,
         state="over" if over else "in_force",
         address=record.subject if record.kind is BanKind.ADDRESS else None,
-        key=f"SHA256:{mark}" if record.kind is BanKind.KEY else None,
+        key=fingerprint_of(record.subject) if record.kind is BanKind.KEY else None,
         user=record.subject if record.kind is BanKind.USER else None,
         domains=list(record.domains),
         reason=record.reason,

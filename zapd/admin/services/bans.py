@@ -18,6 +18,7 @@ from zapd.store import rules, tables
 from zapd.store.bans import BanKind, BanRecord, BanRegistry, new_id
 from zapd.store.domains import EVERYWHERE
 from zapd.store.filters import collect, granted_in, granted_within
+from zapd.zmtp.keys import fingerprint_of, identifier_of
 
 MARK = 43
 """Characters of a fingerprint."""
@@ -143,7 +144,7 @@ def _subject(new: NewBan) -> str:
             except ConfigurationError as error:
                 raise InvalidInput(f"{error}.") from None
         case BanKind.KEY:
-            mark = new.subject.removeprefix("SHA256:").replace("+", "-").replace("/", "_")
+            mark = identifier_of(new.subject)
             if len(mark) != MARK or not mark.isascii() or not mark.replace("-", "").replace("_", "").isalnum():
                 raise InvalidInput("A key is banned by its fingerprint: SHA256: and 43 characters of base64.")
             return mark
@@ -165,13 +166,9 @@ def event(tag: Tag, actor: Actor, ban: BanRecord) -> AuditEvent:
         before=_picture(ban) if tag is Tag.BAN_REMOVE else None,
         after=_picture(ban) if tag is Tag.BAN_ADD else None,
         address=ban.subject if ban.kind is BanKind.ADDRESS else "",
-        key=_shown_mark(ban.subject) if ban.kind is BanKind.KEY else "",
+        key=fingerprint_of(ban.subject) if ban.kind is BanKind.KEY else "",
         username=ban.subject if ban.kind is BanKind.USER else "",
     )
-
-
-def _shown_mark(mark: str) -> str:
-    return "SHA256:" + mark.replace("-", "+").replace("_", "/")
 
 
 def _picture(record: BanRecord) -> dict[str, object]:

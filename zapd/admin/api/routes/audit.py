@@ -16,6 +16,7 @@ from zapd.admin.api.schemas import Page
 from zapd.admin.api.streaming import Streamed
 from zapd.admin.api.views import AuditOut
 from zapd.admin.services.audit import AuditFilter, AuditRecord
+from zapd.zmtp.keys import fingerprint_of
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 
@@ -120,7 +121,7 @@ async def verify_audit(context: Context, caller: Caller) -> VerifyOut:
 
 def _fingerprint(text: str) -> str:
     """As the journal writes it."""
-    return "SHA256:" + fingerprint_path(text).replace("-", "+").replace("_", "/")
+    return fingerprint_of(fingerprint_path(text))
 
 
 def _out(record: AuditRecord) -> AuditOut:
