@@ -32,7 +32,7 @@ coverage: packages-test $(VENV)/.dev $(VENV)/.kerberos  ## the tests once more, 
 	@sh scripts/test.sh '$(BIN)/python' '$(WORKERS)' --cov --cov-report=term $(PYTEST)
 
 faults: packages-test $(VENV)/.dev $(VENV)/.kerberos  ## every backend broken in every way, as a table
-	$(BIN)/python -m pytest -q tests/backends/test_backend_faults.py
+	FAULT_SECONDS=2 $(BIN)/python -m pytest -q tests/backends/test_backend_faults.py
 
 lint: $(VENV)/.dev  ## formatter, linter, types, layers; changes nothing
 	$(BIN)/ruff check .

@@ -13,14 +13,15 @@ import contextlib
 import os
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from zapd.auth.backend import BackendBusy
+from zapd.child import Child, start_child
 from zapd.errors import Unavailable
 from zapd_backends.worker import LENGTH, MAX_MESSAGE
 
@@ -60,9 +61,9 @@ class Processes(Generic[Told]):
         loader = {name: os.environ[name] for name in _LOADER if name in os.environ}
         self._environment = {**_ENVIRONMENT, **loader, **(environment or {})}
         self._free = asyncio.Semaphore(count)
-        self._idle: list[Process] = []
+        self._idle: list[Child] = []
         self._waiting = 0
-        self._starting: set[asyncio.Task[Process]] = set()
+        self._starting: set[asyncio.Task[Child]] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -84,8 +85,8 @@ class Processes(Generic[Told]):
             await self._free.acquire()
         finally:
             self._waiting -= 1
-        process: Process | None = None
-        starting: asyncio.Task[Process] | None = None
+        process: Child | None = None
+        starting: asyncio.Task[Child] | None = None
         told: Told | None = None
         try:
             if self._closed:
@@ -121,7 +122,7 @@ class Processes(Generic[Told]):
         if self._ending:
             await asyncio.wait(self._ending, timeout=CLOSING)
 
-    def _adopt(self, starting: asyncio.Task[Process]) -> None:
+    def _adopt(self, starting: asyncio.Task[Child]) -> None:
         """Keep a process that nobody waits for any more, and give its place back."""
         self._starting.discard(starting)
         if not starting.cancelled() and starting.exception() is None:
@@ -131,7 +132,7 @@ class Processes(Generic[Told]):
                 self._idle.append(starting.result())
         self._free.release()
 
-    def _kept(self) -> Process | None:
+    def _kept(self) -> Child | None:
         while self._idle:
             process = self._idle.pop()
             if process.returncode is None:
@@ -139,12 +140,10 @@ class Processes(Generic[Told]):
             self._end(process, held=False)
         return None
 
-    async def _spawn(self) -> Process:
+    async def _spawn(self) -> Child:
         try:
-            process = await asyncio.create_subprocess_exec(
+            process = await start_child(
                 *self._words,
-                stdin=PIPE,
-                stdout=PIPE,
                 stderr=DEVNULL,
                 env=self._environment,
                 cwd="/",
@@ -167,7 +166,7 @@ class Processes(Generic[Told]):
                 self._end(process, held=False)
         return process
 
-    def _end(self, process: Process, *, held: bool) -> None:
+    def _end(self, process: Child, *, held: bool) -> None:
         """Kill it and what it started; ``held`` gives its place back once it is gone."""
         for number in _family(process.pid) if process.returncode is None else ():
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -176,27 +175,21 @@ class Processes(Generic[Told]):
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _bury(self, process: Process, *, held: bool) -> None:
-        if process.stdin is not None:
-            process.stdin.close()
-        await process.wait()
+    async def _bury(self, process: Child, *, held: bool) -> None:
+        await process.end()
         if held:
             self._free.release()
 
-    async def _exchange(self, process: Process, question: msgspec.Struct) -> Told:
+    async def _exchange(self, process: Child, question: msgspec.Struct) -> Told:
         octets = msgspec.msgpack.encode(question)
         try:
-            if process.stdin is None:
-                raise Unavailable(f"{self._what} has no input")
             process.stdin.write(LENGTH.pack(len(octets)) + octets)
             await process.stdin.drain()
             return msgspec.msgpack.decode(await self._receive(process), type=self._told)
         except (OSError, msgspec.MsgspecError):
             raise Unavailable(f"{self._what} died over a question") from None
 
-    async def _receive(self, process: Process) -> bytes:
-        if process.stdout is None:
-            raise Unavailable(f"{self._what} has no output")
+    async def _receive(self, process: Child) -> bytes:
         try:
             (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
             if size > MAX_MESSAGE:

@@ -14,6 +14,7 @@ from zapd.audit.beside import head_file, public_key_of
 from zapd.audit.errand import Form, Order
 from zapd.audit.export import octets_since
 from zapd.audit.selection import Sought
+from zapd.child import Child, start_child
 from zapd.config import Config
 from zapd.errors import Unavailable
 
@@ -71,25 +72,16 @@ class Errands:
 
 
 @contextlib.asynccontextmanager
-async def _sent(order: Order) -> AsyncGenerator[tuple[asyncio.subprocess.Process, asyncio.StreamReader], None]:
+async def _sent(order: Order) -> AsyncGenerator[tuple[Child, asyncio.StreamReader], None]:
     """The process at work; gone when the block ends."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "zapd.audit.errand"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=PIECE,
-        )
+        process = await start_child(sys.executable, "-P", "-m", "zapd.audit.errand", limit=PIECE)
     except OSError as error:
         raise Unavailable(f"No process can be started now ({error.strerror}).") from None
     try:
-        if process.stdin is None or process.stdout is None:  # pipes were asked for
-            raise Unavailable("No process can be started now.")
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             process.stdin.write(msgspec.json.encode(order) + b"\n")
             await process.stdin.drain()
         yield process, process.stdout
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        await process.end()

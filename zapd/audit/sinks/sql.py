@@ -17,6 +17,7 @@ import msgspec
 from zapd.audit.sinks.copying import Settings, Status
 from zapd.audit.sinks.search import Filters, Wanted, search
 from zapd.audit.sinks.table import copy_url, open_copy
+from zapd.child import Child, start_child
 
 __all__ = ["Filters", "SqlSink", "Wanted", "copy_url", "open_copy", "search"]
 
@@ -45,7 +46,7 @@ class SqlSink:
     ) -> None:
         self._settings = Settings(url, str(base_dir), str(directory), search_retention, poll)
         self._restart_delay = restart_delay
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Child | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._earlier = Status()
@@ -65,14 +66,12 @@ class SqlSink:
         """End the process, with the batch it has if that is soon written: zapd's own end waits for it."""
         self._stopping = True
         process = self._process
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
+        if process is not None:
+            process.end_input()
             try:
                 await asyncio.wait_for(process.wait(), STOP_SECONDS)
             except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+                await process.end()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -119,30 +118,21 @@ class SqlSink:
         return self._stopping
 
     async def _run(self) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "zapd.audit.sinks.copying"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
+        process = await start_child(sys.executable, "-P", "-m", "zapd.audit.sinks.copying")
         self._process = process
         self._earlier = self.status
         self.starts += 1
-        if process.stdin is None or process.stdout is None:  # pipes were asked for
-            return
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
                 await process.stdin.drain()
             if self._stopping:
-                process.stdin.close()
+                process.end_input()
             while line := await process.stdout.readline():
                 self._take(line)
             await process.wait()
         finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+            await process.end()
 
     def _take(self, line: bytes) -> None:
         try:
