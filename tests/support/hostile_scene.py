@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from support.hostile_wire import Message, Stranger, question
+from support.hostile_wire import PATIENCE, Ended, Message, Stranger, question
 from support.serving import Zapd
 
 from zapd.agent.keyfile import read_keys
@@ -126,8 +127,15 @@ class Scene:
         return second
 
     def stranger(self) -> Stranger:
-        """A local asker over NULL."""
-        return Stranger(self.null)
+        """A local asker over NULL; sent away in a crowd, it comes back, as an honest client does."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return Stranger(self.null)
+            except Ended:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def valid(self, request_id: bytes) -> Message:
         """A question that is granted."""
