@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 from support.store_admin import *  # noqa: F403
-from support.store_admin import ADMIN, LIMITED, OPERATOR, SERVER_KEY, VIEWER, Admin
+from support.store_admin import ADMIN, LIMITED, OPERATOR, SERVER_KEY, VIEWER, Admin, make_admin, rename_table
 from support.store_fixtures import *  # noqa: F403
 from test_admin_api import Api, _problem, api  # noqa: F401 - a fixture
 
@@ -153,6 +153,32 @@ async def test_an_import_without_a_journal_changes_nothing(admin: Admin):
     await admin.road.journal_missing()
     assert [event.change for event in admin.journal.events] == sorted({e.change for e in admin.journal.events})
     assert len(admin.journal.events) == 1100
+
+
+async def test_an_import_whose_registry_is_gone_behind_the_commit_is_said_truly(own_engine: Engine):
+    """All of it is made; what is not on record or not in force yet comes by itself, each event once."""
+    admin = make_admin(own_engine)
+    await admin.feed.catch_up()
+    octets = _csv(*(f"{_quoted(_z85())},u" for _ in range(1100)))
+    record = admin.journal.record_changes
+
+    async def records_and_loses(batch: Any) -> None:
+        await record(batch)
+        rename_table(admin.engine, "change_log", "lost_log")
+
+    admin.journal.record_changes = records_and_loses  # type: ignore[method-assign]
+    said = "is made, but not yet in force everywhere.*record follows.*log cannot be read"
+    with pytest.raises(Unavailable, match=said):
+        await _import(admin, octets)
+    admin.journal.record_changes = record  # type: ignore[method-assign]
+    rename_table(admin.engine, "lost_log", "change_log")
+    assert _count(admin) == (1100, 1100)
+    assert len(admin.journal.events) == changes._PAGE
+    await admin.feed.catch_up()
+    assert admin.journal.story.count("in force key") == 1100
+    await admin.road.journal_missing()
+    assert len({event.change for event in admin.journal.events}) == len(admin.journal.events) == 1100
+    await admin.road.aclose()
 
 
 async def test_whoever_looks_for_owed_events_meanwhile_journals_none_twice(admin: Admin):

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,7 +11,17 @@ import pytest
 from sqlalchemy import Engine, text
 from support.audit_quiet import QuietCopy, QuietJournals
 from support.store_admin import *  # noqa: F403
-from support.store_admin import ADMIN, LIMITED, OPERATOR, SERVER_KEY, VIEWER, Admin, FakeJournal, make_admin
+from support.store_admin import (
+    ADMIN,
+    LIMITED,
+    OPERATOR,
+    SERVER_KEY,
+    VIEWER,
+    Admin,
+    FakeJournal,
+    make_admin,
+    rename_table,
+)
 from support.store_fixtures import *  # noqa: F403
 
 from zapd.admin.roles import OFFLINE, ROLES, Actor, Operation, Role
@@ -25,6 +35,7 @@ from zapd.admin.services.keys import NewKey
 from zapd.admin.services.tokens import TokenService
 from zapd.admin.services.topology import BackendInfo, BackendService, DomainInfo, DomainService, as_one
 from zapd.admin.services.users import NewUser
+from zapd.audit.event import AuditEvent
 from zapd.errors import (
     Conflict,
     Forbidden,
@@ -154,6 +165,59 @@ async def test_a_journal_that_breaks_behind_the_commit_is_said_truly(admin: Admi
     assert await admin.road.journal_missing() == 1
     assert admin.journal.story == ["in force key", "journal key.add"]
     assert await admin.road.journal_missing() == 0
+
+
+async def test_a_registry_that_is_gone_behind_the_commit_is_said_truly(own_engine: Engine):
+    """Whoever opens access hears that the change is made, why it is not in force, and that both force and record
+    come by themselves: so it is, once."""
+    admin = make_admin(own_engine)
+    await admin.feed.catch_up()
+    record = admin.journal.record_changes
+
+    async def records_and_loses(batch: Sequence[tuple[int, AuditEvent]]) -> None:
+        try:
+            await record(batch)
+        finally:
+            rename_table(admin.engine, "change_log", "lost_log")
+
+    admin.journal.record_changes = records_and_loses  # type: ignore[method-assign]
+    said = "is made, but not yet in force everywhere.*once the registry can be read: .*log cannot be read"
+    for broken in (False, True):
+        admin.journal.broken = broken
+        with pytest.raises(Unavailable, match=said) as told:
+            await admin.keys.add(ADMIN, _key(f"late-{broken}"))
+        assert ("Its record follows" in str(told.value)) == broken
+        rename_table(admin.engine, "lost_log", "change_log")
+        assert admin.journal.story == ["journal key.add"]
+    admin.journal.record_changes = record  # type: ignore[method-assign]
+    admin.journal.broken = False
+    await admin.feed.catch_up()
+    assert await admin.road.journal_missing() == 1
+    assert admin.journal.story == ["journal key.add", "in force key", "in force key", "journal key.add"]
+    assert {key.user for key in (await admin.keys.list(ADMIN)).items} == {"late-False", "late-True"}
+    await admin.road.aclose()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"), [(Unavailable("The keys cannot be read."), "keys cannot"), (OSError("canary"), "OSError")]
+)
+async def test_a_revocation_that_is_not_in_force_yet_is_said_truly(admin: Admin, trouble: Exception, told: str):
+    """It is made and on record, and whoever closes access must know that it is still open; it is closed soon."""
+    key = await admin.keys.add(ADMIN, _key())
+    gone = [True]
+
+    def fails(_changes: object) -> None:
+        if gone[0]:
+            raise trouble
+
+    admin.feed.subscribe(fails)
+    with pytest.raises(Unavailable, match=f"is made, but not yet in force everywhere.*{told}"):
+        await admin.keys.revoke(ADMIN, key.fingerprint)
+    assert admin.journal.events[-1].event == "key.revoke"
+    assert (await admin.keys.show(ADMIN, key.fingerprint)).state is KeyState.REVOKED
+    before = admin.feed.position
+    gone[0] = False
+    assert await admin.feed.catch_up() == before + 1
 
 
 async def test_an_offline_change_is_journalled_by_the_next_server(engine: Engine):

@@ -103,6 +103,41 @@ def test_memory_answers_while_the_database_is_away_and_then_nothing_does(
         assert asking.ask(STRANGER) == 400
 
 
+def test_a_registry_that_cannot_be_read_back_is_said_truly(
+    zapd: Zapd,
+    postgres_server: PostgresServer,
+    postgres_url: str,
+) -> None:
+    """The table of keys goes away with a change's own commit: whoever made it hears that it is made and not yet in
+    force, and finds it on record; it is in force once the table is back, by itself. A revocation is told alike."""
+    zapd.start()
+    name = str(make_url(postgres_url).database)
+    with postgres_server.connect(name) as connection, Asking(zapd) as asking:
+        connection.execute(
+            "CREATE FUNCTION lose_keys() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN ALTER TABLE keys RENAME TO lost_keys; RETURN NULL; END $$"
+        )
+        connection.execute(
+            "CREATE CONSTRAINT TRIGGER lose_keys AFTER INSERT ON change_log DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION lose_keys()"
+        )
+
+        def loses(verb: str, path: str, body: dict[str, object]) -> None:
+            answer = zapd.call(verb, path, body)
+            assert answer.status_code == 503, answer.text
+            assert "is made, but not yet in force everywhere" in answer.json()["detail"], answer.text
+
+        loses("POST", "/v1/keys", {"public_key": z85(ALICE).decode(), "user": "alice", "domains": ["orders"]})
+        assert '"event":"key.add"' in zapd.journal()
+        connection.execute("ALTER TABLE lost_keys RENAME TO keys")
+        assert wait_for(lambda: asking.ask(ALICE) == 200)
+        [key] = zapd.ask("GET", "/v1/keys")["items"]
+        loses("POST", f"/v1/keys/{key['id']}/revoke", {"reason": "lost"})
+        assert '"event":"key.revoke"' in zapd.journal()
+        connection.execute("ALTER TABLE lost_keys RENAME TO keys")
+        assert wait_for(lambda: asking.ask(ALICE) == 400)
+
+
 def test_a_database_that_hangs_holds_up_no_answer_and_no_stop(
     zapd: Zapd,
     postgres_server: PostgresServer,

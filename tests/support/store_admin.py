@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pytest_asyncio
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from support.store_fixtures import MOMENT
 
 from zapd.admin.roles import Actor, Role
@@ -121,6 +121,12 @@ async def admin(engine: Engine) -> AsyncIterator[Admin]:
     await made.feed.catch_up()
     yield made
     await made.road.aclose()
+
+
+def rename_table(engine: Engine, table: str, name: str) -> None:
+    """Take a table away from a registry, or bring it back."""
+    with engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE {table} RENAME TO {name}"))
 
 
 def knock(admin: Admin, public_key: bytes, *domains: str, address: str = "192.0.2.1", agent: str = "edge") -> str:

@@ -3,9 +3,9 @@
 One transaction with the row and its change-log row, which holds the whole audit event; commit; the journal
 takes the event; the change feed brings it into force; only then the answer. A change that closes access takes
 force before it is journalled, and goes through while the journal cannot be written: the change log holds its
-event until then. A change that opens access does not (contract, "A change"). Where the journal breaks behind the
-commit nothing can be undone: as after a crash there, the change is in force and its record follows from the change
-log, and the caller is told so.
+event until then. A change that opens access does not (contract, "A change"). Where the journal or the registry
+breaks behind the commit nothing can be undone: as after a crash there, the record follows from the change log and
+the change takes force by the feed's own polling, and the caller is told which of the two is still to come.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ _PAGE: Final = 500
 """Events of an import that are in memory together."""
 
 _NO_JOURNAL: Final = "The journal cannot be written, so nothing that opens access is done now. Try again later."
-_RECORD_FOLLOWS: Final = (
-    "The change is made and in force. Its record follows: the journal could not take it at once."
-)
+_IN_FORCE: Final = "The change is made and in force."
+_RECORD_FOLLOWS: Final = "Its record follows: it could not be journalled at once."
+_NOT_IN_FORCE: Final = "The change is made, but not yet in force everywhere."
+_FORCE_FOLLOWS: Final = "It takes force by itself once the registry can be read: "
 
 
 class Recorder(Protocol):
@@ -261,14 +262,12 @@ class ChangeRoad:
             if changes:
                 if opens:
                     recorded = await self._record(changes)
-                    await self._bring_into_force()
-                    if not recorded:
-                        raise Unavailable(_RECORD_FOLLOWS)
+                    late = await self._bring_into_force()
                 else:
-                    try:
-                        await self._bring_into_force()
-                    finally:
-                        await self._record(changes)
+                    late = await self._bring_into_force()
+                    # One that is in force succeeded, though its record must wait.
+                    recorded = await self._record(changes) or not late
+                _insist_on_the_end(recorded, late)
             return result
         finally:
             self._order.release()
@@ -321,11 +320,15 @@ class ChangeRoad:
             self._insist_on_journal()
             first, last = await _off_the_loop(lambda: self._commit_many(stage, many), self._writer)
             while recorder is not None and recorded and first < last:
-                page = await self.read(
-                    lambda found, after=first: self._log.between(  # type: ignore[misc]  # bound at once
-                        found, after, last, limit=_PAGE
+                try:
+                    page = await self.read(
+                        lambda found, after=first: self._log.between(  # type: ignore[misc]  # bound at once
+                            found, after, last, limit=_PAGE
+                        )
                     )
-                )
+                except Unavailable:
+                    recorded = False
+                    break
                 if not page:
                     break
                 # Who looks for what a crash kept out of the journal may have had a turn before us.
@@ -337,9 +340,7 @@ class ChangeRoad:
                 held = False
                 await self._order.acquire()
                 held = True
-            await self._bring_into_force()
-            if not recorded:
-                raise Unavailable(_RECORD_FOLLOWS)
+            _insist_on_the_end(recorded, await self._bring_into_force())
         finally:
             if held:
                 self._order.release()
@@ -399,9 +400,19 @@ class ChangeRoad:
             _log.warning("change %d is journalled, but could not be marked so", changes[0][0])
         return True
 
-    async def _bring_into_force(self) -> None:
-        if self._feed is not None:
+    async def _bring_into_force(self) -> str:
+        """Why it is not in force yet; empty when it is."""
+        if self._feed is None:
+            return ""
+        try:
             await self._feed.catch_up()
+        except Unavailable as trouble:
+            _log.warning("a change is made, and not in force yet: %s", trouble)
+            return str(trouble)
+        except Exception as trouble:  # noqa: BLE001 - whatever it is, the change is committed
+            _log.exception("a change is made, and not in force yet")
+            return f"{type(trouble).__name__}."
+        return ""
 
     def _claim(self, inherited: Iterable[str]) -> None:
         if self._recorder is not None:
@@ -413,6 +424,16 @@ class ChangeRoad:
         with writing(self._engine) as connection:
             self._log.mark_journalled(connection, marked)
         self._unmarked -= marked
+
+
+def _insist_on_the_end(recorded: bool, late: str) -> None:
+    """Raise `Unavailable` where a change is committed and something is still to come: ``late`` says why it is not
+    in force. Nobody may take such a change for undone, nor for one that holds already."""
+    if late:
+        said = [_NOT_IN_FORCE, *([] if recorded else [_RECORD_FOLLOWS]), _FORCE_FOLLOWS + late]
+        raise Unavailable(" ".join(said))
+    if not recorded:
+        raise Unavailable(f"{_IN_FORCE} {_RECORD_FOLLOWS}")
 
 
 def _numbered(row: LoggedChange) -> tuple[int, AuditEvent]:

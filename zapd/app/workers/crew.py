@@ -126,7 +126,7 @@ class Crew:
         Raises `Unavailable` naming who does not have it; that worker answers 300 until it has."""
         failures = await self._ask_all(messages.CatchUp(sequence), within=IN_FORCE)
         if failures:
-            raise Unavailable(f"The change is made, but not in force everywhere: {_told(failures)}")
+            raise Unavailable(_told(failures))
 
     async def reload(self, text: str, between: Callable[[], None]) -> None:
         """Bring a configuration into force in every worker, or in none; ``between`` is called when all can take
