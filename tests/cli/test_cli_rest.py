@@ -374,6 +374,28 @@ def test_explain_takes_a_fingerprint_for_the_key(served: Served) -> None:
     assert len(served.explained) == len(keys)
 
 
+def test_explain_takes_an_agents_fingerprint_and_says_what_it_is(served: Served, tmp_path: Path) -> None:
+    """Decided is the client who would come with it, as with the whole key; whose it is stands on standard error.
+    Of the key before a rotation only the fingerprint is known."""
+    question = ["explain", "--domain", "default", "--mechanism", "CURVE", "--address", "192.0.2.7", "--key"]
+    name = new_name("edge")
+    served.run("agent", "enroll", name, "-o", str(tmp_path / "first.key"))
+    first = served.json("agent", "show", name)
+    told = served.run(*question, first["fingerprint"])
+    assert f"agent {name}" in told.stderr
+    assert "a client's it is only where a backend says so" in told.stderr
+    assert "unknown_key" in told.stdout
+    assert served.json(*question, first["id"])["status"] == 400
+    served.run("agent", "rotate", name, "-o", str(tmp_path / "second.key"))
+    former = served.run(*question, first["fingerprint"], code=1).stderr
+    assert f"agent {name} before its last" in former
+    assert "whole public key" in former
+    second = served.json("agent", "show", name)
+    served.run(*question, second["fingerprint"])
+    keys = [first["public_key"], first["public_key"], second["public_key"]]
+    assert [encode_key(each.key) for each in served.explained] == keys
+
+
 def test_json_is_json_whatever_is_in_it(served: Served) -> None:
     """Names with line separators and bidi marks leave as escapes that readers undo."""
     user = new_name("zoë")

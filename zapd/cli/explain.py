@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zapd.cli.options import Settings, WholeKeyName, common_options, pass_settings
-from zapd.cli.output import print_fields, print_json, print_rows, say
+from zapd.cli.output import complain, print_fields, print_json, print_rows, say
 from zapd.errors import NotFound
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ _COLUMNS = {"step": "STEP", "verdict": "VERDICT", "text": "WHY", "milliseconds":
     "--key",
     type=WholeKeyName(),
     metavar="K",
-    help="CURVE: the client's public key, or its fingerprint where it is registered or waits for approval.",
+    help="CURVE: the client's public key, or its fingerprint where it is registered, waits for approval, or is an"
+    " agent's.",
 )
 @click.option(
     "--username",
@@ -83,7 +84,27 @@ def _whole(client: Client, name: str, public_key: str | None) -> str:
     except Refused as refused:
         if refused.status != 404:
             raise
-        raise NotFound(
-            f"No key {name} is registered or waits for approval, as far as your token sees: "
-            "give the whole public key."
-        ) from None
+    return _agents(client, name)
+
+
+def _agents(client: Client, name: str) -> str:
+    """The public key of the agent that has it; says on standard error what that means. Raises `NotFound`."""
+    from zapd.zmtp.keys import fingerprint_of
+
+    former = fingerprint_of(name)
+    for agent in client.pages("/v1/agents"):
+        if agent["id"] == name:
+            complain(
+                f"This is the key of the agent {agent['name']}, for zapd's own door; a client's it is only where a"
+                " backend says so. Explained is a client who comes with it."
+            )
+            return str(agent["public_key"])
+        if agent["previous_fingerprint"] == former:
+            raise NotFound(
+                f"This was the key of the agent {agent['name']} before its last rotation, and no client's: "
+                "give the whole public key to have it explained all the same."
+            )
+    raise NotFound(
+        f"No key {name} is registered, waits for approval or is an agent's, as far as your token sees: "
+        "give the whole public key."
+    )
