@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import ClassVar, Final, Self, TypeVar, cast
 
 import msgspec
+import structlog
 
-from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Question, Verdict
+from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Principal, Question, Verdict
+from zapd.auth.pace import Pace
 from zapd.errors import Unavailable
 from zapd_backends.kerberos_kdc import Ask, Told, Trouble, refusal
 from zapd_backends.kerberos_names import Member, parse_name
@@ -37,6 +39,8 @@ _WRONG: Final = Verdict(Outcome.REJECT, reason="wrong_password")
 _KDC_LATE: Final = ("kdc_late", "the KDC does not answer in time; the process that waited for it was killed")
 _GROUPS_LATE: Final = ("groups_late", "the machine's name services do not say in time who is in which group")
 
+log = structlog.get_logger(__name__)
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -50,6 +54,7 @@ class KerberosBackend:
         self.settings = settings
         self.problem = ""
         """What kept the last question from being answered, or groups from being told; empty when all is well."""
+        self._pace = Pace()
         self._seconds = deadline * WITHIN
         self._rules = settings.rules()
         self._judge = lru_cache(REMEMBERED)(self._judge_anew)
@@ -160,6 +165,11 @@ class KerberosBackend:
         if self._accounts is None:
             return self._rules.admit(member)
         told = await _in_time(self._accounts, AskGroups(member.user), until, _GROUPS_LATE)
+        if told.fault:  # a doubt about this one alone: such an account may be mended
+            self.problem = f"account {member.user!r} cannot be used: {told.fault}"
+            if self._pace.allows():
+                log.warning("an account is in doubt", backend=self.name, account=member.user, reason=told.fault)
+            return Verdict(Outcome.UNAVAILABLE, Principal(member.user), "account_unusable")
         wanted = self.settings.told_unix_groups
         groups = set(wanted).intersection(told.groups) if wanted else set(told.groups)
         if told.doubt:

@@ -11,10 +11,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Self
 
+import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from zapd.auth.address import read_again
 from zapd.auth.backend import UNKNOWN, BackendContext, Outcome, Principal, Question, Verdict
+from zapd.auth.pace import Pace
 from zapd.errors import ConfigurationError, InvalidInput, Unavailable
 from zapd.store.rules import check_groups, check_metadata, check_name
 from zapd_backends.processes import Processes
@@ -23,6 +25,8 @@ from zapd_backends.unix_groups import Ask, Told
 PROCESSES: Final = 4
 WITHIN: Final = 0.9
 """The part of the backend's deadline that the name services have: whoever waits hears why."""
+
+log = structlog.get_logger(__name__)
 
 
 def _list(value: object) -> object:
@@ -53,9 +57,10 @@ class LocalBackend:
     def __init__(self, name: str, settings: LocalSettings, context: BackendContext) -> None:
         self.name = name
         self.problem = ""
-        """Why groups may be missing; empty when all is well."""
+        """Why groups may be missing, or the last account could not be used; empty when all is well."""
         self._allow, self._deny = frozenset(settings.allow), frozenset(settings.deny)
         self._seconds = context.deadline * WITHIN
+        self._pace = Pace()
         self._processes = Processes("accounts", "msgspec", "zapd_backends.unix_groups", (), Told, PROCESSES)
 
     @classmethod
@@ -107,10 +112,15 @@ class LocalBackend:
                 raise Unavailable(told.doubt)
             return UNKNOWN
         try:
+            if told.fault:
+                raise InvalidInput(told.fault)
             principal = Principal(check_name(name), check_groups(told.groups))
             check_metadata(principal.groups, ())
-        except InvalidInput:
+        except InvalidInput as fault:
             # A doubt about this one alone: such an account may be mended.
+            self.problem = f"account {number} cannot be used: {fault}"
+            if self._pace.allows():
+                log.warning("an account is in doubt", backend=self.name, account=number, reason=str(fault))
             return Verdict(Outcome.UNAVAILABLE, Principal(str(number)), "account_unusable")
         names = {name, *(f"@{group}" for group in told.groups)}
         if names & self._deny:

@@ -23,7 +23,7 @@ import msgspec
 from zapd.auth.backend import BackendBusy
 from zapd.child import Child, start_child
 from zapd.errors import Unavailable
-from zapd_backends.worker import LENGTH, MAX_MESSAGE
+from zapd_backends.worker import LENGTH, MAX_ANSWER
 
 WAITING: Final = 64
 """Questions that may wait for a process."""
@@ -148,7 +148,6 @@ class Processes(Generic[Told]):
                 env=self._environment,
                 cwd="/",
                 start_new_session=True,
-                limit=MAX_MESSAGE * 2,
             )
         except OSError as error:
             raise Unavailable(f"{self._what} cannot be started: {error.strerror}") from None
@@ -192,7 +191,7 @@ class Processes(Generic[Told]):
     async def _receive(self, process: Child) -> bytes:
         try:
             (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
-            if size > MAX_MESSAGE:
+            if size > MAX_ANSWER:
                 raise Unavailable(f"{self._what} talks too much")
             return await process.stdout.readexactly(size)
         except asyncio.IncompleteReadError:

@@ -5,11 +5,15 @@ Started by `processes` as ``python -m zapd_backends.unix_groups``.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from zapd.errors import Unavailable
 from zapd_backends.accounts import find_account, groups_of
-from zapd_backends.worker import serve
+from zapd_backends.worker import MAX_ANSWER, serve
+
+_TOO_MANY: Final = f"the names of its groups take more than {MAX_ANSWER >> 20} MiB"
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True):
@@ -26,6 +30,8 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
     groups: tuple[str, ...] = ()
     doubt: str = ""
     """Why the account may be there all the same, or have more groups; empty where all were asked."""
+    fault: str = ""
+    """Why its groups cannot be told, although all were asked: a trouble of this account alone."""
 
 
 def tell(ask: Ask) -> Told:
@@ -39,7 +45,9 @@ def tell(ask: Ask) -> Told:
 
 def answer(body: bytes) -> bytes:
     """The octets of a `Told` for those of an `Ask`."""
-    return msgspec.msgpack.encode(tell(msgspec.msgpack.decode(body, type=Ask)))
+    told = tell(msgspec.msgpack.decode(body, type=Ask))
+    octets = msgspec.msgpack.encode(told)
+    return octets if len(octets) <= MAX_ANSWER else msgspec.msgpack.encode(Told(told.name, fault=_TOO_MANY))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import BinaryIO, Final
 
 LENGTH: Final = struct.Struct("!I")
-MAX_MESSAGE: Final = 65536
-"""Octets of a question or an answer."""
+MAX_QUESTION: Final = 65536
+MAX_ANSWER: Final = 1 << 20
+"""Octets: whoever is in thousands of groups has an answer of some hundred thousand."""
 
 _PDEATHSIG, _DUMPABLE = 1, 4
 """Of prctl(2)."""
@@ -49,5 +50,5 @@ def _read(stream: BinaryIO) -> bytes | None:
     if len(head) < LENGTH.size:
         return None
     (size,) = LENGTH.unpack(head)
-    body = stream.read(size) if size <= MAX_MESSAGE else b""
+    body = stream.read(size) if size <= MAX_QUESTION else b""
     return body if len(body) == size else None

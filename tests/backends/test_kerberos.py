@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from support.fault_proxy import BehindProxy, FaultProxy
 from support.kdc import REALM, SERVICE, Kdc, KdcMaker, at_another_time, kdc, make_kdc
 from support.name_service import NameService, Person, build
@@ -381,6 +382,35 @@ async def test_unix_groups_that_nobody_can_tell_decide_nothing(kdc, tmp_path, mo
                 assert "drill cannot be asked" in backend.problem
             names.cut = {}
             assert await backend.check(ada) == whole
+            assert not backend.problem
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "wanted", "outcome"),
+    [
+        (300, 240, "lab-drill", Outcome.ACCEPT),
+        (600, 2000, "lab-drill", Outcome.UNAVAILABLE),
+        (600, 2000, True, Outcome.UNAVAILABLE),
+    ],
+)
+async def test_an_account_in_very_many_groups(kdc, tmp_path, monkeypatch, count, length, wanted, outcome):
+    """Names of some hundred KiB are looked through for those that count. Beyond what a process can carry nothing
+    is decided about that one, log and list of backends say why, and whoever comes next is answered."""
+    many = {number: f"g{number}" + "x" * length for number in range(71000, 71000 + count)}
+    people = {70001: Person("ada", 70101, (70102, *many)), 70002: Person("eve", 70101)}
+    with NameService(people, {70101: "staff-drill", 70102: "lab-drill", **many}) as names:
+        monkeypatch.setenv("LD_PRELOAD", build(tmp_path, names.port)["LD_PRELOAD"])
+        async with running(kdc, unix_groups=wanted) as backend:
+            with capture_logs() as logged:
+                verdict = await backend.check(proved(f"ada@{REALM}"))
+            if outcome is Outcome.ACCEPT:
+                assert verdict == Verdict(outcome, Principal("ada", ("lab-drill",)))
+                assert (backend.problem, logged) == ("", [])
+            else:
+                assert verdict == Verdict(outcome, Principal("ada"), "account_unusable")
+                assert "more than 1 MiB" in backend.problem
+                assert ["more than 1 MiB" in line["reason"] for line in logged] == [True]
+            assert (await backend.check(proved(f"eve@{REALM}"))).outcome is Outcome.ACCEPT
             assert not backend.problem
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+from structlog.testing import capture_logs
 from support.app_scene import wait_for
 from support.fault_proxy import BehindProxy, FaultProxy
 from support.name_service import NameService, Person, build
@@ -229,6 +230,32 @@ async def test_an_account_that_no_reply_can_name_is_a_doubt(names, group):
     """A name or group with a comma, or too long, lets nobody in, and is told as that one's trouble."""
     names.service.groups[LAB] = group
     assert await asked(peer(ADA)) == Verdict(Outcome.UNAVAILABLE, Principal(str(ADA)), "account_unusable")
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "why"),
+    [(300, 240, "4096 are allowed"), (600, 2000, "more than 1 MiB")],
+    ids=["a reply", "a process"],
+)
+async def test_groups_that_are_too_many_are_a_doubt_about_one_account(names, count, length, why):
+    """Be it more than a reply or more than a process can carry: that account alone hears 300, the log and the list
+    of backends say why, no process dies of it, and others are answered meanwhile."""
+    many = {number: f"g{number}" + "x" * length for number in range(71000, 71000 + count)}
+    names.service.groups = {STAFF: "staff-drill", **many}
+    names.service.people[ADA] = Person("ada", STAFF, tuple(many))
+    backend = make()
+    try:
+        await backend.start()
+        [process] = backend._processes._idle
+        with capture_logs() as logged:
+            verdict = await backend.check(peer(ADA))
+        assert verdict == Verdict(Outcome.UNAVAILABLE, Principal(str(ADA)), "account_unusable")
+        assert why in backend.problem
+        assert [why in line["reason"] for line in logged] == [True]
+        assert (await backend.check(peer(0))).outcome is Outcome.ACCEPT
+        assert backend._processes._idle == [process]
+    finally:
+        await backend.aclose()
 
 
 async def test_a_configuration_is_read_as_glibc_reads_it(
