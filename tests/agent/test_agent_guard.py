@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 import zmq.asyncio
-from support.agent_central import new_pair
+from support.agent_central import Central, always, new_pair
+from zmq.utils.z85 import encode
 
 import zapd.agent
 from zapd.agent import AgentError, Endpoint
@@ -58,12 +59,21 @@ def test_other_mechanisms(server: zmq.Socket[Any], mechanism: Any, number: int) 
     assert server.getsockopt(zmq.ZAP_ENFORCE_DOMAIN) == 1
 
 
-@pytest.mark.parametrize(
-    "secret", [SECRET, zmq.curve_keypair()[1], zmq.curve_keypair()[1].decode()], ids=["octets", "Z85", "text"]
-)
-def test_secret_in_each_spelling(server: zmq.Socket[Any], secret: str | bytes) -> None:
-    """32 octets, or Z85 as bytes or text."""
-    zapd.agent.guard(server, domain="d", secret_key=secret)
+@pytest.mark.parametrize("spell", [bytes, encode, lambda key: encode(key).decode()], ids=["octets", "Z85", "text"])
+def test_secret_in_each_spelling(context: zmq.Context[Any], spell: Callable[[bytes], str | bytes]) -> None:
+    """32 octets, or Z85 as bytes or text: a client that knows the public half gets in."""
+    ours, theirs = new_pair(), new_pair()
+    with Central(script=always(b"200")) as central:
+        zapd.agent.start(context, None, endpoints=[central.address])
+        with context.socket(zmq.PULL) as server, context.socket(zmq.PUSH) as client:
+            zapd.agent.guard(server, domain="d", secret_key=spell(ours.secret))
+            port = server.bind_to_random_port("tcp://127.0.0.1")
+            client.linger = 0
+            client.curve_serverkey = ours.public
+            client.curve_publickey, client.curve_secretkey = theirs.public, theirs.secret
+            client.connect(f"tcp://127.0.0.1:{port}")
+            client.send(b"hello")
+            assert server.poll(5000)
 
 
 @pytest.mark.parametrize(
