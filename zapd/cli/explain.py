@@ -101,8 +101,8 @@ def _agents(client: Client, name: str) -> str:
             return str(agent["public_key"])
         if agent["previous_fingerprint"] == former:
             raise NotFound(
-                f"This was the key of the agent {agent['name']} before its last rotation, and no client's: "
-                "give the whole public key to have it explained all the same."
+                f"This was the key of the agent {agent['name']} before its last rotation, and is not "
+                "registered: give the whole public key to have it explained all the same."
             )
     raise NotFound(
         f"No key {name} is registered, waits for approval or is an agent's, as far as your token sees: "
