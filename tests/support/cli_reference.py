@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from zapd.cli.root import root
 from zapd.config import sections
+from zapd.config.backends import BackendSection
 from zapd.config.limits import LimitsSection
 from zapd.config.secret import Secret
 from zapd.config.values import format_duration, format_size, parse_duration, parse_size
@@ -35,7 +36,7 @@ TABLES: list[tuple[str, type[BaseModel]]] = [
     ("[audit]", sections.AuditSection),
     ("[enroll]", sections.EnrollSection),
     ("[signin.DOMAIN]", sections.SignInSection),
-    ("[backend.NAME]", sections.BackendSection),
+    ("[backend.NAME]", BackendSection),
     ("[domain.PATTERN]", sections.DomainSection),
     ("a table in `backends`", sections.LinkSection),
     ("[penalties]", sections.PenaltiesSection),

@@ -2,9 +2,10 @@
 
 `load` reads it and finds every mistake at once. Only the command line and the composition root read this
 package; the rooms get plain arguments. What each setting means is written beside it in
-`zapd.config.sections` and `zapd.config.limits`.
+`zapd.config.sections`, `zapd.config.backends` and `zapd.config.limits`.
 """
 
+from zapd.config.backends import BackendSection
 from zapd.config.curve_key import format_curve_pair, read_curve_pair
 from zapd.config.findings import InvalidConfiguration, Mistake
 from zapd.config.limits import LimitsSection
@@ -13,7 +14,6 @@ from zapd.config.secret import Secret, read_private
 from zapd.config.sections import (
     AdminSection,
     AuditSection,
-    BackendSection,
     DatabaseSection,
     DomainSection,
     LinkSection,

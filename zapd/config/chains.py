@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from zapd.config.backends import BackendSection
 from zapd.config.findings import Findings, Setting
-from zapd.config.sections import BackendSection, DomainSection, LinkSection, Sections
+from zapd.config.sections import DomainSection, LinkSection, Sections
 from zapd.config.values import format_duration
 
 LONGEST_STALE: Final = 86400.0

@@ -16,12 +16,13 @@ from zapd.auth.address import AddressRules
 from zapd.auth.debts import RECENT
 from zapd.auth.policy import Link, Policy, Rule
 from zapd.auth.terms import Terms
+from zapd.config.backends import SECRET_NAME
 from zapd.config.chains import check_approval, check_chain, check_keeping
 from zapd.config.doors import check_doors
 from zapd.config.findings import Findings, Setting
 from zapd.config.plugins import ask_plugins
 from zapd.config.secret import Secret
-from zapd.config.sections import SECRET_NAME, DomainSection, Sections
+from zapd.config.sections import DomainSection, Sections
 from zapd.config.signins import check_signins
 from zapd.config.suggest import did_you_mean
 from zapd.config.values import format_duration

@@ -19,12 +19,12 @@ from pydantic_core import ErrorDetails
 from zapd.auth.policy import Rule
 from zapd.auth.terms import Terms
 from zapd.config import checks
+from zapd.config.backends import BackendSection
 from zapd.config.findings import Findings, InvalidConfiguration, Mistake, Setting
 from zapd.config.limits import LimitsSection
 from zapd.config.sections import (
     AdminSection,
     AuditSection,
-    BackendSection,
     DatabaseSection,
     DomainSection,
     EnrollSection,

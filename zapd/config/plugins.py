@@ -17,8 +17,9 @@ from sqlalchemy import Engine
 from zapd.auth.backend import Backend, BackendContext
 from zapd.auth.hashing import HashPool
 from zapd.auth.scrub import Scrubber
+from zapd.config.backends import BackendSection
 from zapd.config.findings import Findings
-from zapd.config.sections import BackendSection, Sections
+from zapd.config.sections import Sections
 from zapd.errors import ConfigurationError, InvalidInput
 from zapd.net.address import parse_address
 from zapd.store.engine import open_engine
