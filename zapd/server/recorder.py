@@ -178,7 +178,7 @@ def members_of_granted(request: ZapRequest, backend: str) -> tuple[bytes, bytes]
 
 
 class ChangeRecorder:
-    """The journal as administration's changes need it (see `zapd.admin.services.changes.Recorder`)."""
+    """The journal as administration's changes need it (see `zapd.admin.services.journalling.Recorder`)."""
 
     def __init__(self, journal: Journal, on_recorded: Callable[[int], None] = lambda _sequence: None) -> None:
         """``on_recorded`` hears, in a thread, of each change that is on disk."""

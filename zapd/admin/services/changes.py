@@ -13,23 +13,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, Table
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from zapd.admin.requests import stamped
+from zapd.admin.services.journalling import ChangeJournal, Recorder
+from zapd.admin.services.off_the_loop import off_the_loop
 from zapd.admin.services.once import Once, current
 from zapd.audit.event import AuditEvent
-from zapd.audit.journal import JournalUnavailable
-from zapd.errors import Conflict, Unavailable
-from zapd.store.changes import ChangeLog, LoggedChange, LogRow
+from zapd.errors import Unavailable
+from zapd.store.changes import ChangeLog, LogRow
 from zapd.store.engine import reading, writing, writing_on
 from zapd.store.staging import Stage, staging
 from zapd.store.tables import change_log
@@ -53,31 +52,6 @@ _IN_FORCE: Final = "The change is made and in force."
 _RECORD_FOLLOWS: Final = "Its record follows: it could not be journalled at once."
 _NOT_IN_FORCE: Final = "The change is made, but not yet in force everywhere."
 _FORCE_FOLLOWS: Final = "It takes force by itself once the registry can be read: "
-
-
-class Recorder(Protocol):
-    """This process's journal, as changes need it."""
-
-    @property
-    def writable(self) -> bool:
-        """Whether the journal takes events now."""
-        ...
-
-    @property
-    def instance(self) -> str:
-        """The journal's instance: whose change-log rows these are."""
-        ...
-
-    async def record_change(self, sequence: int, event: AuditEvent) -> None:
-        """Append the event and wait until it is durable. Raises `JournalUnavailable`.
-
-        ``sequence`` is ``event.change``; the same one may come again after a failure that was none.
-        """
-        ...
-
-    async def record_changes(self, changes: Sequence[tuple[int, AuditEvent]]) -> None:
-        """As `record_change`, for some hundreds in their order that become durable together."""
-        ...
 
 
 class Feed(Protocol):
@@ -130,16 +104,15 @@ class ChangeRoad:
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._engine = engine
-        self._recorder = recorder
         self._feed = feed
         self._log = ChangeLog()
         self._order = asyncio.Lock()
         # Threads of our own: a database that hangs must not hold those that others need, nor readers a writer.
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="zapd-admin-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="zapd-admin-write")
+        self._journal = None if recorder is None else ChangeJournal(engine, recorder, self._writer)
         self._reading = 0
         self._under_way: set[asyncio.Task[object]] = set()
-        self._unmarked: set[int] = set()
         self.clock = clock
         """The wall clock of all services, UTC."""
 
@@ -155,7 +128,7 @@ class ChangeRoad:
         self._reading += 1
         try:
             async with asyncio.timeout(patience):
-                return await _off_the_loop(ask, self._readers)
+                return await off_the_loop(ask, self._readers)
         except TimeoutError:
             raise Unavailable("The database takes too long. Try again later.") from None
         finally:
@@ -171,7 +144,7 @@ class ChangeRoad:
 
         try:
             async with asyncio.timeout(_PATIENCE):
-                await _off_the_loop(write, self._readers)
+                await off_the_loop(write, self._readers)
         except (Unavailable, TimeoutError) as trouble:
             _log.debug("a note was not written: %s", trouble)
             return False
@@ -215,20 +188,15 @@ class ChangeRoad:
         are journals' instances that nobody continues: what waits for them comes to ours. Raises
         `JournalUnavailable` and `Unavailable`; what was done by then stays done.
         """
-        recorder = self._recorder
-        if recorder is None:
+        journal = self._journal
+        if journal is None:
             return 0
         done = 0
         await self._take_turn()
         try:
-            await _off_the_loop(lambda: self._claim(inherited), self._writer)
-            while rows := await self.read(lambda found: self._log.unjournalled(found, recorder.instance)):
-                owed = [row for row in rows if row.sequence not in self._unmarked and not in_journal(row.sequence)]
-                if owed:
-                    await recorder.record_changes([_numbered(row) for row in owed])
-                    done += len(owed)
-                self._unmarked.update(row.sequence for row in rows)
-                await _off_the_loop(self._mark, self._writer)
+            await journal.claim(inherited)
+            while rows := await self.read(journal.missing):
+                done += await journal.append(rows, in_journal)
         finally:
             self._order.release()
         return done
@@ -258,7 +226,7 @@ class ChangeRoad:
         try:  # in turn, so that the journal has changes in the order of the change log
             if opens:
                 self._insist_on_journal()
-            result, changes = await _off_the_loop(lambda: self._commit(work), self._writer)
+            result, changes = await off_the_loop(lambda: self._commit(work), self._writer)
             if changes:
                 if opens:
                     recorded = await self._record(changes)
@@ -302,24 +270,24 @@ class ChangeRoad:
         self._insist_on_journal()
         stack = ExitStack()
         try:
-            stage = await _off_the_loop(
+            stage = await off_the_loop(
                 lambda: stack.enter_context(staging(self._engine, [*many.tables, change_log])), self._readers
             )
-            result = await _off_the_loop(lambda: self._stage(stage, many), self._readers)
+            result = await off_the_loop(lambda: self._stage(stage, many), self._readers)
             await self._take_turn()
             await self._move_in(stage, many)
             return result
         finally:
-            await _off_the_loop(stack.close, self._readers)
+            await off_the_loop(stack.close, self._readers)
 
     async def _move_in(self, stage: Stage, many: Many[Result]) -> None:
         """Called with the turn, which it gives back."""
         held = recorded = True
         try:
-            recorder = self._recorder
+            journal = self._journal
             self._insist_on_journal()
-            first, last = await _off_the_loop(lambda: self._commit_many(stage, many), self._writer)
-            while recorder is not None and recorded and first < last:
+            first, last = await off_the_loop(lambda: self._commit_many(stage, many), self._writer)
+            while journal is not None and recorded and first < last:
                 try:
                     page = await self.read(
                         lambda found, after=first: self._log.between(  # type: ignore[misc]  # bound at once
@@ -332,9 +300,7 @@ class ChangeRoad:
                 if not page:
                     break
                 # Who looks for what a crash kept out of the journal may have had a turn before us.
-                owed = [row for row in page if not row.journalled and row.sequence not in self._unmarked]
-                if owed:
-                    recorded = await self._record([_numbered(row) for row in owed])
+                recorded = await journal.record_rows(page)
                 first = page[-1].sequence
                 self._order.release()
                 held = False
@@ -371,7 +337,7 @@ class ChangeRoad:
             return before, self._log.last(stage.connection)
 
     def _insist_on_journal(self) -> None:
-        if self._recorder is not None and not self._recorder.writable:
+        if self._journal is not None and not self._journal.writable:
             raise Unavailable(_NO_JOURNAL)
 
     def _row(self, event: AuditEvent) -> LogRow:
@@ -380,25 +346,12 @@ class ChangeRoad:
             "subject": event.subject,
             "time": self.clock(),
             "event": msgspec.json.encode(event).decode(),
-            "instance": "" if self._recorder is None else self._recorder.instance,
+            "instance": "" if self._journal is None else self._journal.instance,
         }
 
     async def _record(self, changes: Sequence[tuple[int, AuditEvent]]) -> bool:
         """Whether the journal took them; if not, `journal_missing` will bring them there."""
-        if self._recorder is None:
-            return True
-        try:
-            await self._recorder.record_changes(changes)
-        except JournalUnavailable:
-            _log.warning("change %d waits for the journal: it cannot be written", changes[0][0])
-            return False
-        self._unmarked.update(sequence for sequence, _event in changes)
-        try:
-            await _off_the_loop(self._mark, self._writer)
-        except Unavailable:
-            # It is in the journal, which is what counts; the next mark takes this one along.
-            _log.warning("change %d is journalled, but could not be marked so", changes[0][0])
-        return True
+        return self._journal is None or await self._journal.record(changes)
 
     async def _bring_into_force(self) -> str:
         """Why it is not in force yet; empty when it is."""
@@ -414,17 +367,6 @@ class ChangeRoad:
             return f"{type(trouble).__name__}."
         return ""
 
-    def _claim(self, inherited: Iterable[str]) -> None:
-        if self._recorder is not None:
-            with writing(self._engine) as connection:
-                self._log.claim(connection, self._recorder.instance, inherited)
-
-    def _mark(self) -> None:
-        marked = set(self._unmarked)
-        with writing(self._engine) as connection:
-            self._log.mark_journalled(connection, marked)
-        self._unmarked -= marked
-
 
 def _insist_on_the_end(recorded: bool, late: str) -> None:
     """Raise `Unavailable` where a change is committed and something is still to come: ``late`` says why it is not
@@ -434,21 +376,3 @@ def _insist_on_the_end(recorded: bool, late: str) -> None:
         raise Unavailable(" ".join(said))
     if not recorded:
         raise Unavailable(f"{_IN_FORCE} {_RECORD_FOLLOWS}")
-
-
-def _numbered(row: LoggedChange) -> tuple[int, AuditEvent]:
-    """A change's number, and its event as the journal takes it."""
-    event = msgspec.json.decode(row.event, type=AuditEvent)
-    return row.sequence, msgspec.structs.replace(event, change=row.sequence)
-
-
-async def _off_the_loop(work: Callable[[], Result], threads: Executor) -> Result:
-    """Run database work in a thread, and say its troubles in our own words."""
-    try:
-        return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, work)
-    except IntegrityError as trouble:
-        raise Conflict("Somebody else made the same thing at the same moment. Look again.") from trouble
-    except SQLAlchemyError as trouble:
-        raise Unavailable(
-            f"The database does not answer ({type(trouble).__name__}). Try again later."
-        ) from trouble
