@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import click
 
+from zapd.cli.key_export import export_keys
+from zapd.cli.key_import import import_keys
 from zapd.cli.options import (
     KeyCommand,
     KeyName,
@@ -23,10 +24,10 @@ from zapd.cli.options import (
     common_options,
     confirm,
     grant_options,
-    import_options,
+    key_filters,
     pass_settings,
 )
-from zapd.cli.output import print_fields, print_json, print_rows, say
+from zapd.cli.output import print_fields, print_json, print_rows
 
 _COLUMNS = {
     "user": "USER",
@@ -47,7 +48,6 @@ _KNOCKS = {
     "last_seen": "LAST SEEN",
     "user": "USER",
 }
-_STATES = click.Choice(["pending", "active", "revoked"])
 
 
 @click.group("key")
@@ -56,6 +56,10 @@ def command() -> None:
 
     A key is named by its 40 characters of Z85, by its fingerprint SHA256:…, or by the 43 characters of URLs.
     """
+
+
+command.add_command(import_keys)
+command.add_command(export_keys)
 
 
 @command.command("add", cls=KeyCommand)
@@ -99,9 +103,7 @@ def add(
 
 
 @command.command("list")
-@click.option("--user", metavar="NAME", help="Only this user's.")
-@click.option("--state", type=_STATES, help="Only those in this state.")
-@click.option("--domain", metavar="D", help="Only those that are good in this domain.")
+@key_filters
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
 @click.option("--usage", is_flag=True, help="Also say when each was last let in; takes longer.")
 @click.option("--address", metavar="NET", help="With --state pending: seen from there; a network, ipc, ipc:uid=N.")
@@ -282,98 +284,6 @@ def rotate(
         return
     rows = [flat(done[which]) | {"which": which} for which in ("old", "new")]
     print_rows(rows, {"which": "", **_COLUMNS, "last_used": "LAST USED"}, empty="")
-
-
-@command.command("import")
-@click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["csv", "json", "jsonl", "czmq", "pyzmq", "volttron"]),
-    help="What SOURCE is, where its name does not say: a file; a folder of certificates of czmq or pyzmq;"
-    " VOLTTRON's auth.json.",
-)
-@import_options
-@common_options
-@pass_settings
-def import_keys(
-    settings: Settings, source: Path, form: str | None, dry_run: bool, partial: bool, domains: tuple[str, ...]
-) -> None:
-    """Register the keys of SOURCE: all in one transaction, or, when any of them cannot go in, none.
-
-    CSV begins with a heading; its columns and the members of JSON are those of `zapd key export`. What is there
-    already, just so, is left as it is.
-    """
-    from zapd.cli.foreign import certificates, volttron
-    from zapd.cli.importing import form_of, send_file, send_found
-
-    query = {"dry_run": dry_run, "partial": partial, "domain": list(domains)}
-    where = "/v1/keys/import"
-    if form in ("czmq", "pyzmq") or (form is None and source.is_dir()):
-        send_found(settings, where, certificates(source), query)
-    elif form == "volttron":
-        send_found(settings, where, volttron(source), query)
-    else:
-        send_file(settings, where, source, form_of(source, form), query)
-
-
-@command.command("export")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it there; never overwrites."
-)
-@click.option(
-    "--format", "form", type=click.Choice(["csv", "json", "jsonl"]), help="By the name of FILE; csv unless named."
-)
-@click.option("--user", metavar="NAME", help="Only this user's.")
-@click.option("--state", type=_STATES, help="Only those in this state.")
-@click.option("--domain", metavar="D", help="Only those that are good in this domain.")
-@common_options
-@pass_settings
-def export_keys(
-    settings: Settings,
-    output: Path | None,
-    form: str | None,
-    user: str | None,
-    state: str | None,
-    domain: str | None,
-) -> None:
-    """Write the registered keys, as `zapd key import` reads them.
-
-    Cells of CSV that a spreadsheet would carry out as formulas begin with an apostrophe; an import takes it away.
-    """
-    import sys
-
-    from zapd.admin.exchange.writing import write_keys
-    from zapd.cli.client import Client
-    from zapd.cli.files import NewFile
-    from zapd.cli.importing import form_of, progress
-
-    if settings.json and form is None and output is None:
-        form = "json"
-    kind = form_of(output or Path("keys.csv"), form)
-    count = 0
-
-    def counted(keys: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        nonlocal count
-        for key in keys:
-            if key.get("sightings"):  # a stranger's, and not registered
-                continue
-            count += 1
-            moved(1)
-            yield key
-
-    with Client(settings) as client, progress("Exporting", None) as moved:
-        keys = counted(client.pages("/v1/keys", user=user, state=state, domain=domain))
-        if output is None:
-            for piece in write_keys(keys, kind):
-                sys.stdout.write(piece)
-            return
-        with NewFile(output) as file:
-            file.publish(write_keys(keys, kind))
-    if settings.json:
-        print_json({"file": str(output), "format": kind, "keys": count})
-    else:
-        say(f"{count} keys are in {output}.")
 
 
 def flat(key: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,6 +123,15 @@ def import_options(function: Function) -> Function:
     )(function)
 
 
+def key_filters(function: Function) -> Function:
+    """Which of the registered keys are meant."""
+    function = click.option("--domain", metavar="D", help="Only those that are good in this domain.")(function)
+    function = click.option(
+        "--state", type=click.Choice(["pending", "active", "revoked"]), help="Only those in this state."
+    )(function)
+    return click.option("--user", metavar="NAME", help="Only this user's.")(function)
+
+
 def grant_options(function: Function) -> Function:
     """What keys and users have in common."""
     function = click.option(
