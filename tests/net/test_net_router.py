@@ -17,9 +17,10 @@ from zapd.net.address import Address, TcpAddress
 from zapd.net.admission import Admission
 from zapd.net.dealer import Dealer
 from zapd.net.ending import Ending
+from zapd.net.failures import Failure
 from zapd.net.limits import NetLimits, PeerLimits
 from zapd.net.peer import Peer
-from zapd.net.router import Failure, Router
+from zapd.net.router import Router
 from zapd.zmtp.connection import Connection
 from zapd.zmtp.mechanisms.null import NullClient, NullServer
 from zapd.zmtp.mechanisms.plain import PlainServer

@@ -21,9 +21,10 @@ from zapd.config.sections import ZapSection
 from zapd.errors import LocalProtocolError
 from zapd.net.address import Address
 from zapd.net.admission import Admission
+from zapd.net.failures import Failure
 from zapd.net.listener import Entrance
 from zapd.net.peer import Peer
-from zapd.net.router import Failure, Router
+from zapd.net.router import Router
 from zapd.server.door import Decide, Door, at_its_address
 from zapd.server.endpoint import Endpoint, EndpointPeer
 from zapd.server.recorder import Recorder

@@ -14,11 +14,12 @@ from zapd.net.address import Address, IpcAddress, TcpAddress, parse_address
 from zapd.net.admission import Admission
 from zapd.net.dealer import Dealer, DealerLimits, Down
 from zapd.net.ending import Ending
+from zapd.net.failures import Failure
 from zapd.net.limits import NetCounters, NetLimits, PeerLimits
 from zapd.net.loop import loop_factory
 from zapd.net.peer import Peer
 from zapd.net.remote import RemoteCounters, RemoteHandler
-from zapd.net.router import Failure, Router
+from zapd.net.router import Router
 
 __all__ = [
     "Address",

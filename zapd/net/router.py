@@ -31,6 +31,7 @@ from zapd.net.address import (
 )
 from zapd.net.admission import Admission, Question
 from zapd.net.ending import Ending
+from zapd.net.failures import Failure, Failures
 from zapd.net.heartbeat import Heartbeat
 from zapd.net.limits import NetCounters, NetLimits, PeerLimits
 from zapd.net.listener import REST, Entrance, Listener
@@ -55,19 +56,6 @@ _BAD = frozenset({Ending.DEADLINE, Ending.REFUSED, Ending.PROTOCOL})
 """What an honest client's handshake does not end with."""
 
 OnMessages = Callable[[Peer, Sequence[list[bytes]]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A handshake that came to nothing, or an established peer that was cut; for one line of a log."""
-
-    listener: str
-    remote_address: str
-    ending: Ending
-    reason: str
-    status: int | None
-    suppressed: int
-    """Failures since the last report that got none of their own."""
 
 
 @dataclass(slots=True)
@@ -112,14 +100,12 @@ class Router:
         self._on_messages = on_messages
         self._on_ready = on_ready
         self._on_gone = on_gone
-        self._on_failure = on_failure
+        self._failures = Failures(self.counters, on_failure)
         self._listeners: dict[Entrance, _Door] = {}
         self._questions: dict[Peer, Question] = {}
         self._open: set[Peer] = set()
         """Every connection that holds a descriptor."""
         self._most = self.limits.connections or _descriptors() - self.limits.descriptors_reserved
-        self._suppressed = 0
-        self._report_after = 0.0
         self._emptied: asyncio.Event | None = None
 
     @property
@@ -374,7 +360,7 @@ class Router:
                 self.lobby.forget(peer)
             if peer.ending in _MAY_STAY:
                 self.lobby.hold(peer)
-        self._count(peer)
+        self._failures.count(peer, self.limits.failure_interval)
         if known and self._on_gone is not None:
             self._on_gone(peer)
 
@@ -384,41 +370,6 @@ class Router:
         self.lobby.lost(peer)
         if self._emptied is not None and not self._open:
             self._emptied.set()
-
-    def _count(self, peer: Peer) -> None:
-        counters = self.counters
-        match peer.ending, peer.was_ready:
-            case Ending.DEADLINE, _:
-                counters.handshakes_deadline += 1
-            case Ending.PROTOCOL, False:
-                counters.handshakes_protocol += 1
-            case Ending.REFUSED, _:
-                counters.handshakes_refused += 1
-            case Ending.HELD, _:
-                counters.handshakes_held += 1
-            case Ending.LEFT, False:
-                counters.handshakes_left += 1
-            case Ending.PROTOCOL, True:
-                counters.closed_protocol += 1
-            case Ending.UNREAD, _:
-                counters.closed_unread += 1
-            case Ending.SILENT, _:
-                counters.closed_silent += 1
-            case _:
-                return  # an ordinary end, or counted where it was decided
-        self._report(peer)
-
-    def _report(self, peer: Peer) -> None:
-        if self._on_failure is None or peer.ending is None:
-            return
-        now = asyncio.get_running_loop().time()
-        if now < self._report_after:
-            self._suppressed += 1
-            return
-        self._report_after = now + self.limits.failure_interval
-        suppressed, self._suppressed = self._suppressed, 0
-        name = cast(Entrance, peer.listener).name
-        self._on_failure(Failure(name, peer.remote_address, peer.ending, peer.reason, peer.status, suppressed))
 
 
 def _beats(limits: PeerLimits) -> Waits[Heartbeat] | None:
