@@ -257,6 +257,7 @@ async def test_what_happens_while_an_import_is_made(admin: Admin, monkeypatch: p
 async def test_users_come_with_their_hashes(admin: Admin):
     """Hashes that zapd can check go in as they are; others are told by line, and none is ever repeated."""
     rows = [{"name": "bob", "hash": BCRYPT, "groups": ["g"]}, {"name": "eve", "hash": "$1$canary$x"}]
+    rows.append({"name": "..", "hash": BCRYPT})
     octets = json.dumps(rows).encode()
 
     def opened() -> Iterator[tuple[int, UserRow | Unreadable]]:
@@ -266,7 +267,9 @@ async def test_users_come_with_their_hashes(admin: Admin):
         await admin.imports.users(OPERATOR, opened)
     assert "canary" not in str(told.value) + str(told.value.lines)
     tally = await admin.imports.users(OPERATOR, opened, partial=True)
-    assert (tally.added, [item["line"] for item in _items(tally)]) == (1, [2])
+    refused = _items(tally)
+    assert (tally.added, [item["line"] for item in refused]) == (1, [2, 3])
+    assert "no URL" in refused[1]["what"]
     bob = await admin.users.show(VIEWER, "bob")
     assert (bob.hash, bob.groups) == (BCRYPT, ("g",))
     assert BCRYPT not in str(admin.journal.events)

@@ -519,6 +519,16 @@ async def test_users_live_and_die(admin: Admin):
     ]
 
 
+async def test_nobody_is_made_whom_no_path_can_name(admin: Admin):
+    """``.`` and ``..`` are steps in a URL: whoever was called so could be shut out by nobody."""
+    for name in (".", ".."):
+        with pytest.raises(InvalidInput, match="no URL"):
+            await admin.users.add(ADMIN, NewUser(name, b"x"))
+        with pytest.raises(InvalidInput, match="no URL"):
+            await admin.agents.enroll(ADMIN, NewAgent(name, generate_keypair()[0]))
+    await admin.users.add(ADMIN, NewUser("...", b"x"))
+
+
 async def test_a_revoked_agents_name_can_be_used_again(admin: Admin):
     """After a revocation the name may be enrolled with a new key, never with the old one."""
     key = generate_keypair()[0]

@@ -154,7 +154,9 @@ class Client:
 def segment(name: str) -> str:
     """A name as one segment of a path, whatever is in it."""
     if name in (".", ".."):  # quoted or not, a client or proxy would take these for steps
-        raise ConfigurationError(f"{name!r} cannot be a name in a path.")
+        raise ConfigurationError(
+            f"{name!r} cannot be a name in a path: what is called so already `curl --path-as-is` can reach."
+        )
     return quote(name, safe="")
 
 

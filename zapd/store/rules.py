@@ -35,6 +35,14 @@ def check_name(text: str, what: str = "name") -> str:
     return text
 
 
+def check_path_name(text: str, what: str) -> str:
+    """The name of what the admin API finds by a path: no client can say ``.`` or ``..`` there, and what nobody
+    can name nobody can shut out."""
+    if text in (".", ".."):
+        raise InvalidInput(f"The {what} cannot be {text!r}: no URL can name it. Take another.")
+    return check_name(text, what)
+
+
 def check_text(text: str, what: str) -> str:
     """A label, a reason or an attribute's value: printable, may be empty."""
     _printable(text, what)

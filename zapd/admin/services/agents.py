@@ -69,7 +69,7 @@ class AgentService:
         actor.require_all(domains)
         check_public_key(new.public_key)
         record = AgentRecord(
-            name=rules.check_name(new.name, "agent's name"),
+            name=rules.check_path_name(new.name, "agent's name"),
             fingerprint=fingerprint_id(new.public_key),
             public_key=new.public_key,
             state=AgentState.ACTIVE,

@@ -163,7 +163,7 @@ class _Users(Plan[UserRow, UserRecord]):
     def read(self, row: UserRow) -> UserRecord:
         cost_of(row.hash)
         record = UserRecord(
-            name=rules.check_name(row.name, "user name"),
+            name=rules.check_path_name(row.name, "user name"),
             hash=row.hash,
             state=UserState(row.state),
             domains=self._default() if row.domains is None else rules.check_domains(row.domains),

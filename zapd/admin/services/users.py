@@ -82,7 +82,7 @@ class UserService:
         domains = resolve_domains(new.domains, self._domains)
         actor.require_all(domains)
         record = UserRecord(
-            name=rules.check_name(new.name, "user name"),
+            name=rules.check_path_name(new.name, "user name"),
             hash="",
             state=UserState.ENABLED,
             domains=domains,
