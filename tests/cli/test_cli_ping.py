@@ -71,7 +71,7 @@ def test_ping_asks_as_an_agent_does(tmp_path: Path, pair: tuple[bytes, bytes]) -
         keys = agent_key(tmp_path / "agent.key", endpoint, pair[0])
         found = json.loads(run("ping", endpoint, "--keys", keys, "--domain", "orders", "--json").stdout)
     assert (found["status"], found["user_id"]) == (200, "alice")
-    assert found["metadata"] == {"x-zapd-groups": "traders"}  # names of properties know no case (RFC 23)
+    assert found["metadata"] == {"X-Zapd-Groups": "traders"}  # as applications must spell it
     assert found["answered_ms"] > 0
     (parts,) = asked
     assert len(parts[1]) == 16
@@ -119,7 +119,7 @@ def test_ping_ends_when_no_answer_comes(tmp_path: Path) -> None:
     ("words", "code", "told"),
     [
         (["tcp://192.0.2.1:9027"], 2, "name the agent's file with --keys"),
-        (["nonsense"], 1, "write tcp://host:port or ipc://path"),
+        (["nonsense"], 2, "write tcp://host:port or ipc://path"),
         (["tcp://127.0.0.1:1", "--mechanism", "PLAIN"], 2, "PLAIN needs --username"),
         (["tcp://127.0.0.1:1", "--mechanism", "GSSAPI"], 2, "GSSAPI needs --principal"),
         (["tcp://127.0.0.1:1", "--keys", "/nowhere/agent.key"], 2, "zapd agent enroll"),

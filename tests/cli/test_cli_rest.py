@@ -202,13 +202,17 @@ def test_an_agent_may_be_told_another_way(served: Served, tmp_path: Path) -> Non
 
 
 def test_a_refused_enrolment_leaves_no_file(served: Served, tmp_path: Path) -> None:
-    """What the server refuses makes no file, and a file that exists is neither touched nor enrolled for."""
+    """What the server refuses makes no file; a file that exists, or an endpoint that is none, enrols nobody."""
     name, path = new_name("edge"), tmp_path / "agent.key"
     served.run("agent", "enroll", name, "-o", str(path))
     before = path.read_text()
     served.run("agent", "enroll", name, "-o", str(tmp_path / "second.key"), code=1)
     other = new_name("edge")
     assert "exists already" in served.run("agent", "enroll", other, "-o", str(path), code=1).stderr
+    served.run("agent", "show", other, code=1)
+    second = str(tmp_path / "second.key")
+    told = served.run("agent", "enroll", other, "-o", second, "--endpoint", "nowhere", code=2)
+    assert "write tcp://host:port" in told.stderr
     served.run("agent", "show", other, code=1)
     assert path.read_text() == before
     assert [each.name for each in tmp_path.iterdir()] == ["agent.key"]

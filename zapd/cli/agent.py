@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from zapd.cli.options import Settings, Span, common_options, confirm, domain_option, pass_settings
+from zapd.cli.options import Endpoint, Settings, Span, common_options, confirm, domain_option, pass_settings
 from zapd.cli.output import print_fields, print_json, print_rows
 from zapd.errors import ConfigurationError
 
@@ -37,6 +37,7 @@ _endpoint_option = click.option(
     "--endpoint",
     "endpoints",
     multiple=True,
+    type=Endpoint(),
     metavar="ADDRESS",
     help="How it reaches zapd, instead of where the server says it listens; may be repeated.",
 )
@@ -207,7 +208,7 @@ def reachable(offered: Sequence[Mapping[str, Any]], named: Sequence[str], host: 
         )
     if named:
         keys = sorted({key for each in curve for key in each["server_keys"]})
-        return [{"address": str(parse_address(each)), "server_keys": keys} for each in named]
+        return [{"address": each, "server_keys": keys} for each in named]
     found = []
     for each in curve:
         address = parse_address(each["address"])

@@ -226,6 +226,20 @@ class Attribute(click.ParamType[tuple[str, str]]):
         return name, text
 
 
+class Endpoint(click.ParamType[str]):
+    """Where a zapd is reached: ``tcp://HOST:PORT`` or ``ipc://PATH``, as it is written everywhere."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from zapd.net.address import parse_address
+
+        try:
+            return str(parse_address(value))
+        except InvalidInput as error:
+            self.fail(str(error), param, ctx)
+
+
 class PublicKey(click.ParamType[str]):
     """A CURVE public key: 40 characters of Z85, taken exactly or not at all."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zapd.cli.options import PublicKey, Settings, local_options, pass_settings
+from zapd.cli.options import Endpoint, PublicKey, Settings, local_options, pass_settings
 from zapd.cli.output import print_fields, print_json
 from zapd.errors import ConfigurationError, InvalidInput, Unavailable
 
@@ -34,7 +34,7 @@ class Answer:
 
 
 @click.command("ping")
-@click.argument("endpoint")
+@click.argument("endpoint", type=Endpoint())
 @click.option(
     "--keys",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -189,10 +189,18 @@ def _why_not(where: Address, handler: RemoteHandler, patience: float) -> str:
         )
     if down.status == 400:
         return f"{where} refused us: the agent is not enrolled, or revoked, or may not come from here."
+    if "mechanism mismatch" in down.reason:
+        return f"{where} speaks another mechanism: name the agent's file with --keys for CURVE, none for NULL."
     return f"{where} cannot be reached: {down.reason or 'it closed the connection'}."
 
 
 def _metadata(octets: bytes) -> dict[str, str]:
+    """Names as they are spelled: a libzmq application finds them under no other spelling."""
     from zapd.zmtp.metadata import decode_properties
 
-    return {name: value.decode("utf-8", "replace") for name, value in decode_properties(octets).items()}
+    found: dict[str, str] = {}
+    at = 0
+    for name, value in decode_properties(octets).items():  # checked, in their order, and in lower case
+        found[octets[at + 1 : at + 1 + len(name)].decode("ascii")] = value.decode("utf-8", "replace")
+        at += 1 + len(name) + 4 + len(value)
+    return found
