@@ -46,6 +46,10 @@ def put_folder_at_configuration(zapd: Zapd) -> None:
     zapd.config.mkdir()
 
 
+def put_folder_at_lock(zapd: Zapd) -> None:
+    (zapd.folder / "data" / "serve.lock").mkdir()
+
+
 CURVE = edit("[admin]", '[[zap]]\nlisten = "tcp://127.0.0.1:0"\nmechanism = "CURVE"\n[admin]')
 
 
@@ -70,6 +74,8 @@ CASES: dict[str, tuple[Spoil, int, list[str]]] = {
     "journal key read by others": (let_everybody_read("data/journal.key"), 2, ["journal.key", "chmod"]),
     "a link for a socket": (link_socket, 1, ["zap.sock", "link"]),
     "a file for a socket": (put_file_at_socket, 1, ["zap.sock", "move it"]),
+    "a lock that cannot be opened": (put_folder_at_lock, 1, ["serve.lock", "must be able to write"]),
+    "a file where data shall be": (edit('"data"', '"zapd.toml"'), 1, ["data_dir", "zapd.toml", "make it"]),
     "no folder for a socket": (edit("data/zap.sock", "nowhere/zap.sock"), 1, ["nowhere"]),
 }
 

@@ -1,6 +1,7 @@
 """zapd audit verify: the journal checked offline, with nothing but the files and a public key."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,36 @@ async def test_an_altered_record_is_named(folder: Path) -> None:
 async def test_what_cannot_be_verified_is_one_sentence(folder: Path) -> None:
     """No journal, no such folder and no key each have their words and exit codes."""
     assert (
-        "public key is base64" in run("audit", "verify", "--key", "x", config=folder / "zapd.toml", code=1).stderr
+        "public key is base64" in run("audit", "verify", "--key", "x", config=folder / "zapd.toml", code=2).stderr
     )
     run("audit", "verify", str(folder / "nowhere"), code=2)
     segment = segment_of(folder)
     segment.parent.rename(folder / "aside")
     (folder / "data" / "audit").rename(folder / "data" / "moved")
     assert "no journal at" in run("audit", "verify", config=folder / "zapd.toml", code=1).stderr
+
+
+def test_nothing_is_never_called_intact(folder: Path, tmp_path: Path) -> None:
+    """A folder beside the journal, above it or inside it, and an empty file, say what to name instead."""
+    config = folder / "zapd.toml"
+    (tmp_path / "empty").touch()
+    for path in (folder, folder / "data", segment_of(folder).parent, tmp_path / "empty"):
+        assert "name the folder `audit`" in run("audit", "verify", str(path), config=config, code=1).stderr
+    for path in (folder, folder / "data", segment_of(folder).parent):
+        assert "name the folder `audit`" in run("audit", "replay", str(path), config=config, code=1).stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a moment")
+def test_a_journal_of_somebody_elses_is_one_sentence(folder: Path) -> None:
+    """Whoever may not look into data_dir is told who may, and nothing is called a fault of zapd's."""
+    for each in (folder, *folder.parents[:2]):
+        each.chmod(0o755)
+    for verb in ("verify", "replay"):
+        run("audit", verb, config=folder / "zapd.toml")  # what it imports root reads
+        (folder / "data").chmod(0o700)
+        os.seteuid(65534)
+        try:
+            refused = run("audit", verb, config=folder / "zapd.toml", code=1).stderr
+        finally:
+            os.seteuid(0)
+        assert f"{folder / 'data' / 'audit'} cannot be read (Permission denied)" in refused

@@ -13,7 +13,7 @@ from zapd.app.office import Office
 from zapd.app.parts import Parts
 from zapd.audit.journal import Journal
 from zapd.config import Config
-from zapd.errors import ConfigurationError
+from zapd.errors import ConfigurationError, Unavailable
 from zapd.server.lifecycle import hold_database, hold_folder
 from zapd.store.engine import sqlite_path
 
@@ -32,7 +32,12 @@ def hold(config: Config, parts: Parts) -> None:
     """Make the folder of data if need be, and keep every other zapd out of it, and off a database that is a file,
     until ``parts`` go down. Raises `Unavailable`."""
     folder = config.server.data_dir
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"[server] data_dir {folder} cannot be made ({error.strerror}): make it, for whoever runs zapd."
+        ) from None
     held = [hold_folder(folder)]
 
     async def let_go() -> None:

@@ -14,7 +14,7 @@ from zapd.cli.audit_replay import replay
 from zapd.cli.audit_tail import tail
 from zapd.cli.options import Settings, common_options, local_options, pass_settings
 from zapd.cli.output import print_json, print_rows, say
-from zapd.errors import NotFound, Unavailable
+from zapd.errors import InvalidInput, NotFound, Unavailable
 
 
 @click.group("audit")
@@ -75,20 +75,29 @@ def verify(settings: Settings, path: Path | None, key: str | None, heads: tuple[
     from zapd.audit.verify import verify_export
     from zapd.config import load
 
-    public_key = None if key is None else parse_public_key(key)
+    try:
+        public_key = None if key is None else parse_public_key(key)
+    except InvalidInput as error:
+        raise click.BadParameter(str(error), param_hint="'--key'") from None
     found = list(heads)
     if path is None:
         config = load(settings.config_path(), check_files=False)
         path = config.journal_dir
-        if not path.is_dir():
-            raise NotFound(f"There is no journal at {path}: nothing has been recorded yet, or data_dir is wrong.")
         public_key = public_key or public_key_of(config.journal_key_file)
         head = head_file(config.audit.head, config.base_dir)
         found += [head] if head is not None else []
+        mend = "nothing has been recorded yet, or data_dir is wrong."
+    else:
+        mend = "name the folder `audit` of a data_dir, or an exported file."
     try:
-        report = (verify_journal if path.is_dir() else verify_export)(path, public_key, found)
+        folder = path.is_dir() or not path.exists()
+        report = (verify_journal if folder else verify_export)(path, public_key, found)
     except OSError as error:
-        raise Unavailable(f"{error.filename or path} cannot be read: {error.strerror}.") from None
+        raise Unavailable(
+            f"{error.filename or path} cannot be read ({error.strerror}): only zapd's own user and root can."
+        ) from None
+    if not report.instances and report.ok:  # of what is not there nobody shall hear that it is intact
+        raise NotFound(f"There is no journal at {path}: {mend}")
     if settings.json:
         print_json({"good": report.ok, "records": report.records} | asdict(report))
     else:

@@ -72,8 +72,10 @@ def replay(
 
     config = load(settings.config_path(), check_files=False)
     source = path or config.journal_dir
-    if not source.exists():
-        raise NotFound(f"There is no journal at {source}: name its folder, or an exported file.")
+    if not _there(source):
+        raise NotFound(
+            f"There is no journal at {source}: name the folder `audit` of a data_dir, or an exported file."
+        )
     current = _in_force(config, against)
     rules = _rules(config, current)
     found = Differences(examples)
@@ -85,8 +87,24 @@ def replay(
             elif record.event in ("auth.summary", "auth.gap"):
                 found.uncounted += record.count
     except OSError as error:
-        raise Unavailable(f"{error.filename or source} cannot be read: {error.strerror}.") from None
+        raise _unreadable(source, error) from None
     _show(settings, found, rules, current)
+
+
+def _there(source: Path) -> bool:
+    """Whether it is an export, or a folder with a journal in it."""
+    from zapd.audit.instance import list_instances
+
+    try:
+        return bool(list_instances(source)) if source.is_dir() else source.exists()
+    except OSError as error:
+        raise _unreadable(source, error) from None
+
+
+def _unreadable(source: Path, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"{error.filename or source} cannot be read ({error.strerror}): only zapd's own user and root can."
+    )
 
 
 def _in_force(config: Config, against: Path | None) -> Config | None:
