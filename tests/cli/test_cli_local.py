@@ -13,6 +13,7 @@ import zmq
 from support.cli_server import run
 
 from zapd import __version__
+from zapd.audit.signing import load_signing_key, public_text
 from zapd.config import read_curve_pair
 from zapd.zmtp.keys import decode_public_key, decode_secret_key, public_of
 
@@ -37,6 +38,16 @@ def test_keygen_writes_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
     assert "exists already" in run("keygen", "-o", str(path), code=1).stderr
     assert path.read_text() == before
     assert os.listdir(tmp_path) == ["server.key"]
+
+
+def test_keygen_makes_the_journals_key(tmp_path: Path) -> None:
+    """--format journal is the Ed25519 key that `zapd init` makes: into a file, and its public half is shown."""
+    path = tmp_path / "journal.key"
+    made = json.loads(run("keygen", "--format", "journal", "-o", str(path), "--json").stdout)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert made == {"public_key": public_text(load_signing_key(path)), "files": [str(path)]}
+    assert "exists already" in run("keygen", "--format", "journal", "-o", str(path), code=1).stderr
+    assert "with -o" in run("keygen", "--format", "journal", code=2).stderr
 
 
 def test_keygen_writes_what_czmq_reads(tmp_path: Path) -> None:

@@ -553,6 +553,22 @@ def test_more_workers_than_cores_are_unwise(write: Write, monkeypatch: pytest.Mo
     assert any("has 3 cores" in each for each in warnings(write("[server]\nworkers = 4\n")))
 
 
+def test_a_journal_that_nobody_signs_is_unwise(write: Write, tmp_path: Path) -> None:
+    """No key in a data_dir is warned of, with the command; one that is named and missing is a mistake."""
+    rest = '[domain.lab]\nmechanisms = ["NULL"]\nallow = ["ipc"]\nnull_user = "lab"\n'
+    assert warnings(write(rest)) == []
+    (tmp_path / "data").mkdir()
+    (told,) = warnings(write(rest))
+    assert "checkpoints go unsigned" in told
+    assert f"zapd keygen --format journal -o {tmp_path}/data/journal.key" in told
+    assert not any("unsigned" in each for each in warnings(write('[audit]\ndurability = "off"\n' + rest)))
+    named = '[audit]\nsigning_key = "elsewhere.key"\n' + rest
+    (mistake,) = mistakes(write(named))
+    assert mistake.startswith("line 2: audit.signing_key: there is no ")
+    (tmp_path / "elsewhere.key").touch()
+    assert warnings(write(named)) == []
+
+
 def test_a_backend_shows_nothing_of_its_settings(write: Write) -> None:
     """Settings of a plugin that stand in the clear are warned of by name, and shown by no repr."""
     text = '[backend.x]\ntype = "nowhere"\nbind_password = "hush"\n'

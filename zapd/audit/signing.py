@@ -26,23 +26,29 @@ _MEMBER = b',"signature":"'
 _TAIL = len(_MEMBER) + 88 + 2
 
 
+def new_signing_key() -> tuple[str, str]:
+    """A new key: what its file holds (base64 of its 32 octet seed), and its public half."""
+    seed = bytes(SigningKey.generate())
+    return base64.b64encode(seed).decode("ascii") + "\n", public_text(seed)
+
+
 def generate_signing_key(path: Path) -> str:
-    """Write a new key (base64 of its 32 octet seed, mode 0600) and return its public half.
+    """Write a new key into a file of mode 0600 and return its public half.
 
     Raises `Conflict` when the file exists: an old key is never overwritten.
     """
-    key = SigningKey.generate()
+    secret, public = new_signing_key()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise Conflict(f"{path} exists already; move it away to make a new signing key") from None
     try:
-        write_all(descriptor, base64.b64encode(bytes(key)) + b"\n")
+        write_all(descriptor, secret.encode("ascii"))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
     sync_folder(path.parent)
-    return public_text(bytes(key))
+    return public
 
 
 def load_signing_key(path: Path) -> bytes:

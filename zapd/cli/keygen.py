@@ -1,4 +1,4 @@
-"""``zapd keygen``: a CURVE key pair."""
+"""``zapd keygen``: a CURVE key pair, or the key that signs the journal."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ curve
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["toml", "czmq"]),
+    type=click.Choice(["toml", "czmq", "journal"]),
     default="toml",
-    help="czmq writes a zcert: FILE is public, FILE_secret is not.",
+    help="czmq writes a zcert: FILE is public, FILE_secret is not. journal is no CURVE pair but the Ed25519 key "
+    "that signs the journal's checkpoints, as `zapd init` makes one.",
 )
 @json_option
 @pass_settings
@@ -45,6 +46,10 @@ def command(settings: Settings, output: Path | None, form: str) -> None:
     """
     from zapd.config.curve_key import format_curve_pair
     from zapd.zmtp.keys import encode_key, fingerprint, generate_keypair
+
+    if form == "journal":
+        _journal_key(settings, output)
+        return
 
     public_key, secret_key = generate_keypair()
     while encode_key(public_key).startswith("-"):  # legal, and a nuisance on every command line
@@ -69,6 +74,21 @@ def command(settings: Settings, output: Path | None, form: str) -> None:
         with NewFile(output) as file:
             file.publish(format_curve_pair(public_key, secret_key))
     made = {"public_key": public, "fingerprint": fingerprint(public_key), "files": [str(each) for each in files]}
+    if settings.json:
+        print_json(made)
+    else:
+        print_fields(made)
+
+
+def _journal_key(settings: Settings, output: Path | None) -> None:
+    from zapd.audit.signing import new_signing_key
+
+    if output is None:
+        raise click.UsageError("The journal's key is for a file: name it with -o.")
+    secret, public = new_signing_key()
+    with NewFile(output) as file:
+        file.publish(secret)
+    made = {"public_key": public, "files": [str(output)]}
     if settings.json:
         print_json(made)
     else:

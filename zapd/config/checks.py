@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -299,6 +300,7 @@ def _check_files(sections: Sections, base: Path, findings: Findings) -> None:
     """Everything that needs more than the text: secrets that can be read, and plugins that agree."""
     for setting, secret in _secrets(sections):
         _check_secret(setting, secret, findings)
+    _check_journal_key(sections, findings)
     try:
         url = absolute_database_url(sections.database.url.reveal().strip(), base)
     except ConfigurationError:
@@ -306,6 +308,21 @@ def _check_files(sections: Sections, base: Path, findings: Findings) -> None:
     if not findings.touched(("database",)):
         found = {point.name: point for point in entry_points(group="zapd.backends")}
         ask_plugins(sections, base, url, found, findings)
+
+
+def _check_journal_key(sections: Sections, findings: Findings) -> None:
+    """Checkpoints that nobody signs prove little, and nothing else would say that the key is not there."""
+    named, data_dir = sections.audit.signing_key, sections.server.data_dir
+    path = named or data_dir / "journal.key"
+    with suppress(OSError):  # what may not be looked at is told when it is needed
+        if sections.audit.durability == "off" or path.exists():
+            return
+        mend = f"make one with `zapd keygen --format journal -o {path}`"
+        if named is not None:
+            findings.mistake(("audit", "signing_key"), f"there is no {named}", mend)
+        elif data_dir.is_dir():  # a folder that is still to be made holds nothing yet
+            problem = f"there is no {path.name} in {data_dir}, so that the journal's checkpoints go unsigned"
+            findings.warn(("server", "data_dir"), problem, mend)
 
 
 def absolute_database_url(url: str, base: Path) -> str:
