@@ -528,6 +528,13 @@ async def test_what_a_backend_said_of_a_peer_is_remembered_for_its_user_alone():
     assert len(peers.asked) == 2
 
 
+async def test_explain_reaches_the_empty_domain():
+    """It asks as whoever may ask about everything: a rule for the empty domain is explained as every other is."""
+    world = await scene(rule("", mechanisms="NULL CURVE", allow=("192.0.2.0/24",), null_user="x"))
+    asked = ZapRequest(b"1", "", "192.0.2.1", b"", "NULL", ())
+    assert (await world.authority.explain(asked))[-1].detail == "x"
+
+
 async def test_explain_leaves_nothing_behind():
     """Explaining remembers no decision and waits for no tick."""
     world = await scene(rule("lab", refusal_tick=1.0))

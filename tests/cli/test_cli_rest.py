@@ -201,6 +201,14 @@ def test_an_agent_may_be_told_another_way(served: Served, tmp_path: Path) -> Non
     assert [each.address for each in read_keys(path).endpoints] == ["tcp://zapd.example.org:9027"]
 
 
+def test_the_empty_domain_is_seen_in_lists(served: Served, tmp_path: Path) -> None:
+    """Its name is written as "", so that a grant of it is not taken for none."""
+    name = new_name("edge")
+    served.run("agent", "enroll", name, "-o", str(tmp_path / "agent.key"), "--domain", "", "--domain", "*")
+    shown = [line.split(maxsplit=1) for line in served.run("agent", "show", name).stdout.splitlines()]
+    assert ["domains", '"", *'] in shown
+
+
 def test_a_refused_enrolment_leaves_no_file(served: Served, tmp_path: Path) -> None:
     """What the server refuses makes no file; a file that exists, or an endpoint that is none, enrols nobody."""
     name, path = new_name("edge"), tmp_path / "agent.key"

@@ -27,7 +27,7 @@ from zapd.errors import InvalidInput
 from zapd.zap import Asker, ZapRequest
 from zapd.zap.request import CREDENTIALS
 
-ANYBODY: Final = Asker("explain", mechanisms=frozenset(CREDENTIALS))
+ANYBODY: Final = Asker("explain", ("*", ""), frozenset(CREDENTIALS))
 """Asks where the request names no asker: everything but the reserved domain."""
 
 _SOME: Final = b"?"

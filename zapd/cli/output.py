@@ -112,7 +112,8 @@ def complain_of_configuration(error: ConfigurationError) -> None:
 
 
 def show(value: object) -> str:
-    """A value as people read it: lists with commas, maps as ``a=b``, times to the second."""
+    """A value as people read it: lists with commas, maps as ``a=b``, times to the second; the empty domain of a
+    list as ``""``."""
     match value:
         case None:
             return ""
@@ -125,7 +126,7 @@ def show(value: object) -> str:
         case Mapping():
             return ", ".join(f"{clean(name)}={clean(each)}" for name, each in value.items())
         case Iterable():
-            return ", ".join(show(each) for each in value)
+            return ", ".join(show(each) or '""' for each in value)
         case float():
             return f"{value:.4g}"
         case _:

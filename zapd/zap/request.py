@@ -51,7 +51,7 @@ class Asker:
     name: str
     """The agent's name, or ``local:<listener>``."""
     domains: tuple[str, ...] = ("*",)
-    """Domain patterns it may ask about; ``*`` alone means all but the reserved one."""
+    """Domain patterns it may ask about; ``*`` alone means all but the empty and the reserved one."""
     mechanisms: frozenset[str] = frozenset({"NULL", "PLAIN", "CURVE"})
     """GSSAPI is missing on purpose: its principal is the asker's word, so it must be granted (R14)."""
 
