@@ -5,6 +5,7 @@ Run as a program it brings both up to date; the tests compare.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import types
@@ -79,8 +80,10 @@ def _default(field: FieldInfo) -> str:
             return "none"
         case bool():
             return f"`{str(value).lower()}`"
-        case int():
+        case int() | float():
             return f"`{value}`"
+        case tuple():
+            return f"`{json.dumps(value)}`"
         case _:
             return f'`"{value}"`'
 
@@ -119,6 +122,7 @@ def _kind_of(kind: Any) -> str:
     names: dict[object, str] = {
         bool: "true or false",
         int: "number",
+        float: "number",
         Path: "path",
         str: "text",
         Secret: "text or secret",

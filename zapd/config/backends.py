@@ -30,8 +30,8 @@ class BackendSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
     type: str
-    """The plugin: `sql`, `passwd`, `ldap`, `pam`, `jwt`, `local`, `http`, or what another package offers as a
-    `zapd.backends` entry point."""
+    """The plugin: `sql`, `passwd`, `certificates`, `ldap`, `pam`, `kerberos`, `jwt`, `local`, `http`, or what
+    another package offers as a `zapd.backends` entry point."""
     deadline: Duration | None = None
     """How long it may take to answer, where that is less than the `backend_deadline` of the domain."""
     max_in_flight: Count = 256

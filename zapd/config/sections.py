@@ -158,7 +158,7 @@ class OidcSection(Section):
 
 
 class AdminSection(Section):
-    """The REST API and the console."""
+    """The REST API."""
 
     listen: str = "127.0.0.1:8027"
     """`HOST:PORT`. Beyond loopback it must have TLS or `behind_proxy`."""
