@@ -78,6 +78,14 @@ def test_init_leaves_what_is_beside_it_alone(tmp_path: Path) -> None:
     assert (tmp_path / "notes").read_text() == "mine"
 
 
+def test_init_makes_the_folders_above(tmp_path: Path) -> None:
+    """And takes them away again where it fails; a folder with blanks in its name is quoted for the shell."""
+    folder = tmp_path / "here and" / "there"
+    assert f"-c '{folder}/zapd.toml'" in run("init", str(folder)).stdout
+    run("init", str(tmp_path / "else" / "where"), "--database", "nonsense", code=2)
+    assert sorted(os.listdir(tmp_path)) == ["here and"]
+
+
 def test_a_failing_init_leaves_nothing(tmp_path: Path) -> None:
     """A database that cannot be used undoes the rest, the new folder itself included."""
     for url in ("sqlite:///no/such/folder/zapd.db", "mysql://localhost/zapd", "nonsense"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def command(settings: Settings, directory: Path, database: str | None) -> None:
         print_json(made)
         return
     print_fields(made)
-    where = "" if directory.absolute() == Path.cwd() else f" -c {directory / CONFIG}"
+    where = "" if directory.absolute() == Path.cwd() else f" -c {shlex.quote(str(directory / CONFIG))}"
     say(f"Start it with `zapd serve{where}`.")
 
 
@@ -105,13 +106,14 @@ def _refuse_existing(directory: Path) -> None:
 
 
 def _make_directory(directory: Path, undo: ExitStack) -> None:
-    if directory.is_dir():
-        return
-    try:
-        directory.mkdir(mode=0o750)
-    except OSError as error:
-        raise InvalidInput(f"{directory} cannot be made: {error.strerror}.") from None
-    undo.callback(directory.rmdir)
+    for folder in (*reversed(directory.parents), directory):
+        try:
+            if folder.is_dir():
+                continue
+            folder.mkdir(mode=0o750)
+        except OSError as error:
+            raise InvalidInput(f"{folder} cannot be made: {error.strerror}.") from None
+        undo.callback(folder.rmdir)
 
 
 def _prepare(prepared: Path, directory: Path, database: str | None, undo: ExitStack) -> dict[str, str]:
