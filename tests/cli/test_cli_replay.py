@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import structlog
 from support.cli_server import run
 
 from zapd.audit.event import AuditEvent
@@ -117,3 +118,11 @@ def test_the_same_configuration_decides_the_same(folder: Path, monkeypatch: pyte
     assert "no journal" in run("audit", "replay", "-c", str(elsewhere / "zapd.toml"), code=1).stderr
     said = run("audit", "replay", str(path), "-c", str(elsewhere / "zapd.toml")).stderr
     assert "--against" in said
+
+
+def test_a_replay_silences_nobody_afterwards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backends are built without a word, and what the program logs is as it was."""
+    monkeypatch.chdir(folder)
+    before = structlog.get_config()
+    run("audit", "replay", config=folder / "zapd.toml")
+    assert structlog.get_config() == before

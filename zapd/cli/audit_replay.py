@@ -152,6 +152,7 @@ async def _mechanisms(config: Config) -> dict[str, frozenset[str]]:
     from zapd.store.engine import open_engine
     from zapd.zap.request import CREDENTIALS
 
+    before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     catalog, pool = Catalog(), HashPool(1)
     engine = open_engine("sqlite:///nowhere.db", config.base_dir)  # never connected to
@@ -167,6 +168,7 @@ async def _mechanisms(config: Config) -> dict[str, frozenset[str]]:
     finally:
         await pool.aclose()
         engine.dispose()
+        structlog.configure(**before)
     return found
 
 
