@@ -12,7 +12,7 @@ TEST_PACKAGES  := postgresql slapd ldap-utils openssl libpam-pwdfile libpam-wrap
 BENCH_PACKAGES := libczmq-dev libzmq3-dev libsodium-dev pkg-config gcc libc6-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test coverage faults lint format bench clean packages-test packages-bench
+.PHONY: help serve demo test coverage faults soak lint format bench clean packages-test packages-bench
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ coverage: packages-test $(VENV)/.dev $(VENV)/.kerberos  ## the tests once more, 
 
 faults: packages-test $(VENV)/.dev $(VENV)/.kerberos  ## every backend broken in every way, as a table
 	FAULT_SECONDS=2 $(BIN)/python -m pytest -q tests/backends/test_backend_faults.py
+
+soak: packages-test $(VENV)/.dev  ## a fleet's long day in ten minutes, with attackers and operators, as a table
+	SOAK_SECONDS=600 $(BIN)/python -m pytest -q tests/hostile/test_hostile_soak.py
 
 lint: $(VENV)/.dev  ## formatter, linter, types, layers; changes nothing
 	$(BIN)/ruff check .

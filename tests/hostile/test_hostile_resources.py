@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 
 import pytest
-from support.hostile_halfway import STAGES, HalfOpen, hear_all, opening
-from support.hostile_scene import PASSWORD, Scene
-from support.hostile_wire import Ended, Stranger, dial, question, raw_frame, raw_message, wait_for
-from support.hostile_zap import kinds, mutations
-from support.net_wire import command, greeting
-
-from zapd.zmtp.keys import generate_keypair
-from zapd.zmtp.mechanisms.curve import CurveClient
-from zapd.zmtp.mechanisms.plain import PlainClient
+from support.hostile_attacks import ATTACKS
+from support.hostile_scene import Scene
+from support.hostile_wire import wait_for
 
 pytestmark = pytest.mark.xdist_group("hostile-resources")
 """One worker, one zapd."""
@@ -35,119 +27,17 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         scene.zapd.stop()
 
 
-def questions(scene: Scene) -> None:
-    """Everything hostile that can be asked."""
-    with scene.stranger() as asking:
-        asking.send(*[message for _name, message in kinds(scene.alice)])
-        asking.send(*[message for _name, message in mutations(scene.alice, 300)])
-        asking.linger(0.3)
-
-
-def passwords(scene: Scene) -> None:
-    """More password hashes than there is room for, their askers gone before the answer."""
-    with scene.stranger() as asking:
-        asking.send(*[question(b"1", b"staff", b"PLAIN", (b"u%d" % number, PASSWORD)) for number in range(70)])
-    with suppress(Ended):
-        Stranger(scene.plain, PlainClient(b"nobody", PASSWORD))
-
-
-def half_open(scene: Scene) -> None:
-    """Handshakes that end at every stage."""
-    octets = opening(CurveClient(scene.server_key(), generate_keypair()[1]))
-    crowd = [
-        HalfOpen(scene.curve, STAGES[number % len(STAGES)], octets, f"127.0.2.{1 + number % 9}")
-        for number in range(90)
-    ]
-    hear_all(crowd, 0.05)
-    for each in crowd:
-        each.close()
-
-
-def half_messages(scene: Scene) -> None:
-    """CVE-2021-20234: parts without an end, large ones, and away."""
-    for _ in range(10):
-        with scene.stranger() as leaving:
-            leaving.say(raw_frame(bytes(200_000), 1) * 4 + b"\x03" + struct.pack(">Q", 100_000) + bytes(50_000))
-
-
-def old_versions(scene: Scene) -> None:
-    """CVE-2021-20235: ZMTP 1.0 and 2.0 peers with lengths that lie."""
-    for endpoint in scene.zapd.zap:
-        for octets in (
-            b"\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x00" + bytes(60_000),
-            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00" + bytes(1000),
-            b"\xff" + bytes(7) + b"\x01\x7f\x01\x05\x00\xff" + bytes(1000),
-        ):
-            with dial(endpoint) as sock, suppress(OSError):
-                sock.sendall(octets)
-                sock.recv(4096)
-
-
-def subscriptions(scene: Scene) -> None:
-    """CVE-2021-20236: topics that would be deep tries, on a socket that has none."""
-    with scene.stranger() as asking:
-        for length in range(1, 400, 7):
-            asking.say(command(b"SUBSCRIBE", b"a" * length) + command(b"CANCEL", b"a" * length))
-            asking.say(raw_message([b"\x01" + b"a" * length]))
-
-
-def metadata(scene: Scene) -> None:
-    """CVE-2021-20237: handshakes with all the metadata that fits, as every socket type, again and again."""
-    ballast = b"\x05X-Bal" + struct.pack(">I", 3000) + bytes(3000)
-    for kind in (b"SUB", b"XSUB", b"REQ", b"DEALER", b"ROUTER", b"PEER", b"nonsense"):
-        for _ in range(5):
-            with dial(scene.null) as sock, suppress(OSError):
-                body = b"\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind + ballast
-                sock.sendall(greeting() + command(b"READY", body) + raw_message([b"\x01" + bytes(300)]))
-                sock.recv(4096)
-
-
-def strange_domains(scene: Scene) -> None:
-    """Names that nobody has asked about before: what is remembered of them is bounded."""
-    names = iter(range(1 << 30))
-    with scene.stranger() as asking:
-        for _ in range(10):
-            asking.send(*[question(b"1", b"d%d" % next(names) * 8, b"NULL") for _ in range(400)])
-            asking.read(400)
-
-
-ATTACKS: tuple[Callable[[Scene], None], ...] = (
-    questions,
-    passwords,
-    half_open,
-    half_messages,
-    old_versions,
-    subscriptions,
-    metadata,
-    strange_domains,
-)
-
-
-def settled(scene: Scene) -> bool:
-    """Nobody is connected, nothing waits."""
-    return all(
-        scene.metric(name) == 0
-        for name in (
-            "zapd_connections",
-            "zapd_peers",
-            "zapd_slow_questions",
-            "zapd_hashes",
-            "zapd_journal_backlog",
-        )
-    )
-
-
 def test_every_attack_again_and_again_leaves_nothing_behind(scene: Scene) -> None:
     """Rounds of all attacks: after each one everybody is gone and every question closed; over all of them neither
     memory nor descriptors nor threads grow."""
     for attack in ATTACKS:
         attack(scene)
-    assert wait_for(lambda: settled(scene))
+    assert wait_for(scene.is_settled)
     resident, descriptors, threads = scene.resident(), scene.descriptors(), scene.threads()
     for _ in range(ROUNDS):
         for attack in ATTACKS:
             attack(scene)
-    assert wait_for(lambda: settled(scene))
+    assert wait_for(scene.is_settled)
     assert wait_for(lambda: scene.descriptors() <= descriptors + 2), f"{descriptors} -> {scene.descriptors()}"
     assert scene.threads() <= threads + 4
     assert scene.resident() - resident < GROWTH, f"{resident} -> {scene.resident()}"

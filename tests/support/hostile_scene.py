@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import time
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -151,6 +154,14 @@ class Scene:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def open_files(self) -> Counter[str]:
+        """What its descriptors stand for, sockets and pipes each as one kind."""
+        found: Counter[str] = Counter()
+        for each in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                found[re.sub(r":\[.*", "", os.readlink(each))] += 1
+        return found
+
     def resident(self) -> int:
         """Octets of memory in use."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
@@ -165,6 +176,19 @@ class Scene:
             if line.startswith(f"{name} "):
                 return float(line.rpartition(" ")[2])
         raise AssertionError(f"there is no metric {name}")
+
+    def is_settled(self) -> bool:
+        """Nobody is connected, nothing waits."""
+        return all(
+            self.metric(name) == 0
+            for name in (
+                "zapd_connections",
+                "zapd_peers",
+                "zapd_slow_questions",
+                "zapd_hashes",
+                "zapd_journal_backlog",
+            )
+        )
 
     def is_well(self) -> None:
         """It lives, decides, and has no traceback in its log."""
