@@ -18,6 +18,8 @@ help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.server  ## run zapd here; the first time, write a configuration
+	@test -e '$(CONFIG)' || test '$(notdir $(CONFIG))' = zapd.toml || \
+	    { echo "there is no $(CONFIG), and what is written for you is called zapd.toml: make serve CONFIG=DIR/zapd.toml" >&2; exit 2; }
 	@test -e '$(CONFIG)' || $(BIN)/zapd init '$(dir $(abspath $(CONFIG)))'
 	exec $(BIN)/zapd serve -c '$(CONFIG)'
 

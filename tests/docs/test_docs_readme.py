@@ -303,3 +303,16 @@ def test_every_make_target_that_is_named_exists(page: str) -> None:
     named = set(re.findall(r"(?:`|^\$ )make ([a-z]+)", (ROOT / page).read_text(), re.MULTILINE))
     assert named
     assert named <= set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+
+
+def test_make_serve_writes_nothing_under_another_name(tmp_path: Path) -> None:
+    """What it could not serve afterwards it does not make: the mend is said instead."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    for stamp in ("bin/python", ".server"):
+        (venv / stamp).touch()
+    words = ["make", "-C", str(ROOT), "serve", f"VENV={venv}", f"CONFIG={tmp_path}/new/other.toml"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "make serve CONFIG=DIR/zapd.toml" in ended.stderr
+    assert not (tmp_path / "new").exists()
