@@ -40,6 +40,8 @@ A_WHILE = 0.6
 """Seconds; the registry is looked at four times in one."""
 LEAST = float(os.environ.get("FAULT_SECONDS", "0.1"))
 """Seconds that a fault lasts at least: `make faults` takes the time that a 99th percentile wants."""
+PACE = 0.002 if LEAST > 1 else 0.02
+"""Seconds from one question of the neighbour's to the next."""
 LABEL = f"{'backend':<20} {'fault':<26} {'good ones hear':<16}"
 
 
@@ -142,7 +144,7 @@ def test_no_fault_makes_a_wrong_answer(
         patient.prepare(zapd)
         ward = Ward(zapd, stack.enter_context(Asking(zapd)), patient)
         assert wait_for(ward.is_well)
-        pulse = stack.enter_context(Pulse(tmp_path, zapd.folder / "data" / "zap.sock", "orders", BOB))
+        pulse = stack.enter_context(Pulse(tmp_path, zapd.folder / "data" / "zap.sock", "orders", BOB, PACE))
         before = _before(ward, pulse)
         for label, fault in patient.faults.items():
             begun = time.monotonic()

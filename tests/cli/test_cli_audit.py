@@ -77,8 +77,9 @@ def test_nothing_is_never_called_intact(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a moment")
 def test_a_journal_of_somebody_elses_is_one_sentence(folder: Path) -> None:
     """Whoever may not look into data_dir is told who may, and nothing is called a fault of zapd's."""
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
+    for each in (folder, *folder.parents):
+        if each.parent != each and "pytest" in str(each):
+            each.chmod(0o755)
     for verb in ("verify", "replay"):
         run("audit", verb, config=folder / "zapd.toml")  # what it imports root reads
         (folder / "data").chmod(0o700)

@@ -17,7 +17,7 @@ from support.hostile_scene import Scene
 from support.hostile_wire import wait_for
 from support.soak import Day, Fleet, write_passwd
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "6"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "4"))
 MORE = """handshake_deadline = "2.5s"
 [backend.people]
 type = "passwd"

@@ -21,8 +21,6 @@ from typing import Final, Self
 
 import zmq
 
-PACE: Final = 0.002
-"""Seconds from one question to the next."""
 _BEAT: Final = Struct("=ddi")
 """Monotonic time of sending, seconds until the answer, its status."""
 _PATIENCE: Final = 15.0
@@ -43,11 +41,11 @@ class Heard:
 
 
 class Pulse:
-    """Asks ``socket`` about ``key`` in ``domain``, from entering the block until leaving it."""
+    """Asks ``socket`` about ``key`` in ``domain`` every ``pace`` seconds, while in the block."""
 
-    def __init__(self, folder: Path, socket: Path, domain: str, key: bytes) -> None:
+    def __init__(self, folder: Path, socket: Path, domain: str, key: bytes, pace: float) -> None:
         self._file = folder / "pulse"
-        self._command = [sys.executable, __file__, str(self._file), str(socket), domain, key.hex()]
+        self._command = [sys.executable, __file__, str(self._file), str(socket), domain, key.hex(), str(pace)]
 
     def __enter__(self) -> Self:
         self._file.touch()
@@ -75,7 +73,7 @@ class Pulse:
         return list(_BEAT.iter_unpack(octets[: len(octets) // _BEAT.size * _BEAT.size]))
 
 
-def main(file: str, socket: str, domain: str, key: str) -> None:
+def main(file: str, socket: str, domain: str, key: str, pace: str) -> None:
     """The process: writes beats in the order in which they were sent."""
     dealer = zmq.Context().socket(zmq.DEALER)
     dealer.connect(f"ipc://{socket}")
@@ -88,7 +86,7 @@ def main(file: str, socket: str, domain: str, key: str) -> None:
             now = time.monotonic()
             if now >= due:
                 number += 1
-                due = max(due + PACE, now)
+                due = max(due + float(pace), now)
                 sent[number] = now
                 waiting.append(number)
                 head = [b"", b"1.0", b"%d" % number, domain.encode(), b"192.0.2.99", b"", b"CURVE"]
