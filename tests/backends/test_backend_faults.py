@@ -205,6 +205,7 @@ def _meanwhile(ward: Ward, label: str, fault: Fault) -> str:
                 break
             case Then.EITHER if time.monotonic() > begun + A_WHILE:
                 break
+        time.sleep(0.02)
     else:
         pytest.fail(f"{label}: heard {heard}, and must hear {fault.then.value}")
     ward.good_ones_until(begun + LEAST, {200, 300})
