@@ -13,9 +13,6 @@ import socket
 import subprocess
 import threading
 from collections.abc import Mapping
-from typing import Final
-
-LIMIT: Final = 65_536
 
 
 class Child:
@@ -66,11 +63,10 @@ async def start_child(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     start_new_session: bool = False,
-    limit: int = LIMIT,
 ) -> Child:
     """Start a process whose standard input and output are ours: a socket, for both.
 
-    ``limit`` is `asyncio.StreamReader`'s, the others are those of `subprocess.Popen`. Raises `OSError`.
+    What else may be said is what `subprocess.Popen` takes. Raises `OSError`.
     """
     ours, theirs = socket.socketpair()
     with contextlib.ExitStack() as undo:
@@ -87,6 +83,6 @@ async def start_child(
             )
         undo.callback(process.wait)
         undo.callback(process.kill)
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=limit)
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
         undo.pop_all()
     return Child(process, reader, writer)

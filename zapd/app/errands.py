@@ -75,7 +75,7 @@ class Errands:
 async def _sent(order: Order) -> AsyncGenerator[tuple[Child, asyncio.StreamReader], None]:
     """The process at work; gone when the block ends."""
     try:
-        process = await start_child(sys.executable, "-P", "-m", "zapd.audit.errand", limit=PIECE)
+        process = await start_child(sys.executable, "-P", "-m", "zapd.audit.errand")
     except OSError as error:
         raise Unavailable(f"No process can be started now ({error.strerror}).") from None
     try:

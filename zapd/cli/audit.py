@@ -10,11 +10,11 @@ import click
 
 from zapd.cli.audit_export import export
 from zapd.cli.audit_filters import COLUMNS, filters, query_of, row_of
-from zapd.cli.audit_replay import replay
+from zapd.cli.audit_replay import replay, unreadable
 from zapd.cli.audit_tail import tail
 from zapd.cli.options import Settings, common_options, local_options, pass_settings
 from zapd.cli.output import print_json, print_rows, say
-from zapd.errors import InvalidInput, NotFound, Unavailable
+from zapd.errors import InvalidInput, NotFound
 
 
 @click.group("audit")
@@ -93,9 +93,7 @@ def verify(settings: Settings, path: Path | None, key: str | None, heads: tuple[
         folder = path.is_dir() or not path.exists()
         report = (verify_journal if folder else verify_export)(path, public_key, found)
     except OSError as error:
-        raise Unavailable(
-            f"{error.filename or path} cannot be read ({error.strerror}): only zapd's own user and root can."
-        ) from None
+        raise unreadable(path, error) from None
     if not report.instances and report.ok:  # of what is not there nobody shall hear that it is intact
         raise NotFound(f"There is no journal at {path}: {mend}")
     if settings.json:

@@ -87,7 +87,7 @@ def replay(
             elif record.event in ("auth.summary", "auth.gap"):
                 found.uncounted += record.count
     except OSError as error:
-        raise _unreadable(source, error) from None
+        raise unreadable(source, error) from None
     _show(settings, found, rules, current)
 
 
@@ -98,10 +98,11 @@ def _there(source: Path) -> bool:
     try:
         return bool(list_instances(source)) if source.is_dir() else source.exists()
     except OSError as error:
-        raise _unreadable(source, error) from None
+        raise unreadable(source, error) from None
 
 
-def _unreadable(source: Path, error: OSError) -> Unavailable:
+def unreadable(source: Path, error: OSError) -> Unavailable:
+    """What is said of a journal that this user may not look into."""
     return Unavailable(
         f"{error.filename or source} cannot be read ({error.strerror}): only zapd's own user and root can."
     )
